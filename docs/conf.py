@@ -1,0 +1,104 @@
+"""Sphinx configuration; two pages get their tables from the installed package, so that they cannot go stale."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from liquid_ssm.backend import PRIMITIVES
+from liquid_ssm.problem import STRUCTURES
+from liquid_ssm.registry import BUILT_IN
+
+project = "liquid-ssm"
+author = "The liquid-ssm contributors"
+version = release = installed_version("liquid-ssm")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "_generated"]
+html_theme = "furo"
+html_title = f"liquid-ssm {release}"
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Accuracy"]
+# Attributes are already listed as members.
+napoleon_use_ivar = True
+# A single pair of backticks in a docstring is code.
+default_role = "code"
+
+# Names of other projects, without a network to fetch their inventories; bare names, which annotations that are only
+# imported for the type checker leave unresolved.
+nitpick_ignore_regex = [(r"py:.*", r"\w+|(numpy|np|npt|scipy|typer|collections|os|pathlib|typing)\..*")]
+
+GENERATED = Path(__file__).parent / "_generated"
+
+
+def write_backend_table(folder: Path) -> None:
+    """Which primitive each backend has for which structure, as its `capabilities` declare."""
+    # Straight from the module, not from `get_backend`: the table also shows backends whose packages are not here.
+    backends = []
+    for name, target in BUILT_IN:
+        module, _, attribute = target.partition(":")
+        backends.append((name, getattr(import_module(module), attribute)))
+    names = [f"`{name}`" for name, _ in backends]
+    rows: list[list[str]] = []
+    for primitive in PRIMITIVES:
+        declared = [cls.capabilities.primitives.get(primitive) for _, cls in backends]
+        if all(not structures for structures in declared):
+            rows.append([f"`{primitive}`", *("–" if structures is None else "yes" for structures in declared)])
+            continue
+        for structure in STRUCTURES:
+            marks = ["yes" if structures and structure in structures else "–" for structures in declared]
+            if "yes" in marks:
+                rows.append([f"`{primitive}`, {structure}", *marks])
+    rows.append(["dtypes", *(", ".join(cls.capabilities.dtypes) for _, cls in backends)])
+    rows.append(["devices", *(", ".join(cls.capabilities.devices) for _, cls in backends)])
+    rows.append(["gradients", *("yes" if cls.capabilities.gradients else "–" for _, cls in backends)])
+    rows.append(["linear term by", *(cls.linear_method for _, cls in backends)])
+    rows.append(["needs", *(", ".join(cls.requires) or "–" for _, cls in backends)])
+    table = [["", *names], ["---"] * (len(names) + 1), *rows]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in table) + "\n"
+    (folder / "backends.md").write_text(text, encoding="utf-8")
+
+
+def write_command_line(folder: Path) -> None:
+    """Every command and option, as Typer describes them."""
+    command = [sys.executable, "-m", "typer", "liquid_ssm.cli", "utils", "docs", "--name", "liquid-ssm"]
+    page = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    (folder / "command-line.md").write_text(page, encoding="utf-8")
+
+
+def write_generated(app: Any) -> None:
+    GENERATED.mkdir(exist_ok=True)
+    write_backend_table(GENERATED)
+    write_command_line(GENERATED)
+
+
+def plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text with `code`, not reStructuredText: keep |u|, P* and colons as they are."""
+    for i, line in enumerate(lines):
+        # A star that opens the line is a bullet; every other part between backticks is code.
+        opening = re.match(r"\s*(?:\* )?", line).group()  # type: ignore[union-attr]  # matches any line
+        parts = line[len(opening) :].split("`")
+        parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
+        # In these places napoleon takes what stands before a colon for the type, which the signature gives.
+        sentence = lines[i - 1].strip() == "Returns:" if i else what in ("attribute", "data", "property")
+        empty_type = ": " if sentence else ""
+        lines[i] = opening + empty_type + "`".join(parts)
+
+
+def setup(app: Any) -> None:
+    app.connect("builder-inited", write_generated)
+    # Before napoleon, which listens at 500 and adds markup of its own.
+    app.connect("autodoc-process-docstring", plain_text, priority=400)

@@ -1,0 +1,60 @@
+"""Liquid structural state-space models (Liquid-S4, arXiv 2209.12951), checked against an exact reference."""
+
+from typing import Any
+
+from .apply import apply, step, vjp
+from .backend import Gradients
+from .continuous import ContinuousSystem
+from .errors import (
+    BackendRejected,
+    BackendUnavailable,
+    DTypeError,
+    LiquidSSMError,
+    OracleInconclusive,
+    ParameterError,
+    ShapeError,
+    SignalError,
+    UnstableRecurrence,
+)
+from .initialize import initialize
+from .modes import State
+from .problem import ModeSpec, Problem
+from .registry import default_backend
+from .systems import DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem
+from .verify import verify
+
+__all__ = [
+    "BackendRejected",
+    "BackendUnavailable",
+    "ContinuousSystem",
+    "DPLRSystem",
+    "DTypeError",
+    "DenseSystem",
+    "DiagonalSystem",
+    "Gradients",
+    "LiquidSSMError",
+    "MIMOSystem",
+    "ModeSpec",
+    "OracleInconclusive",
+    "ParameterError",
+    "Problem",
+    "ShapeError",
+    "SignalError",
+    "State",
+    "UnstableRecurrence",
+    "apply",
+    "default_backend",
+    "initialize",
+    "step",
+    "verify",
+    "vjp",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # importlib.metadata costs more than the rest of the import, so only who asks pays.
+        from importlib.metadata import version
+
+        return version("liquid-ssm")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

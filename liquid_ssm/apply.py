@@ -1,0 +1,266 @@
+"""`apply`, `step` and `vjp`: arrays in, checked, through one backend, checked, arrays out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backend import Gradients
+from .errors import BackendRejected, DTypeError, ParameterError, ShapeError, UnstableRecurrence
+from .gradients import run_vjp
+from .modes import linear_method, run, scalar_inputs_only
+from .problem import DEFAULT_ORDER, DTYPES, ModeSpec, Problem
+from .registry import default_backend, get_backend, rejection
+
+Array = npt.NDArray[Any]
+
+log = logging.getLogger("liquid_ssm")
+
+
+def apply(
+    system: Any,
+    u: Array,
+    *,
+    mode: str,
+    order: int = DEFAULT_ORDER,
+    correlations: str = "all",
+    window: int | None = None,
+    backend: str | None = None,
+    state: Any = None,
+    return_state: bool = False,
+) -> Any:
+    """Outputs of a system for a whole sequence.
+
+    Args:
+        system: a discrete system (or an integrator, mode `liquid`); its parameters are rounded to u's dtype.
+        u: inputs (batch, H, L), float32 or float64; batch and L may be 0.
+        mode: `s4` (Eq. 2), `liquid` (Eq. 11), `truncated` (Eq. 12), `kb` (Eq. 14), `pb` (Eq. 15).
+        order: highest liquid order P >= 1 of `truncated`, `kb` and `pb`.
+        correlations: `all` index tuples or `adjacent` ones; `kb` and `pb`.
+        window: restrict correlations to the newest `window` inputs, >= order; `kb` and `pb`.
+        backend: a name; None takes the first that accepts the problem, in the fixed order of
+            `liquid_ssm.registry.backend_names()`, and says so on the logger `liquid_ssm` (level INFO).
+        state: x_{-1} (batch, H, M), or the state that an earlier call returned; None is rest.
+        return_state: also return the final state.
+
+    Returns:
+        y (batch, H, L) in u's dtype, or (y, state).
+
+    Raises:
+        ShapeError, DTypeError, ParameterError: bad arrays or options.
+        BackendRejected, BackendUnavailable: the named backend cannot, or none can.
+        UnstableRecurrence: the state left the range of the dtype.
+
+    Accuracy: `verify` compares any backend with the exact reference and the bound of docs/bounds.md.
+    """
+    spec = ModeSpec(mode, order, correlations, window)
+    u = check_input(system, u)
+    system = system.astype(u.dtype)
+    problem = problem_of(system, u, spec, state=return_state or state is not None)
+    if system.structure == "integrator":
+        if backend not in (None, "numpy"):
+            raise BackendRejected(f"{system.name} is computed by its own NumPy code; leave backend out or give 'numpy'.")
+        y, final = system.scan(u, state)
+        return (y, final) if return_state else y
+    chosen = _backend(problem, backend)
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is found and named below
+        y, final = run(chosen, system, u, spec, state, carry=return_state)
+    _check_finite(chosen, system, u, spec, problem, y, final, state)
+    return (y, final) if return_state else y
+
+
+def step(
+    system: Any,
+    u_k: Array,
+    state: Any = None,
+    *,
+    mode: str,
+    order: int = DEFAULT_ORDER,
+    correlations: str = "all",
+    window: int | None = None,
+    backend: str | None = None,
+) -> tuple[Array, Any]:
+    """One time step: u_k (batch, H) and the state before it give y_k (batch, H) and the state after it.
+
+    Running it L times equals `apply` on the whole sequence with the same backend's recurrence
+    (Appendix E).  Options as in `apply`; state=None is rest.
+    """
+    u_k = np.asarray(u_k)
+    if u_k.ndim != 2:
+        raise ShapeError(f"u_k has shape {u_k.shape}; step takes (batch, H). Use apply for a whole sequence.")
+    y, final = apply(
+        system,
+        u_k[..., None],
+        mode=mode,
+        order=order,
+        correlations=correlations,
+        window=window,
+        backend=backend,
+        state=state,
+        return_state=True,
+    )
+    return y[..., 0], final
+
+
+def vjp(
+    system: Any,
+    u: Array,
+    grad_y: Array,
+    *,
+    mode: str,
+    order: int = DEFAULT_ORDER,
+    correlations: str = "all",
+    window: int | None = None,
+    backend: str | None = None,
+    state: Any = None,
+    grad_state: Any = None,
+) -> Gradients:
+    """Vector-Jacobian product: gradients of Σ grad_y·y + Re Σ conj(grad_state)·final state.
+
+    Args:
+        grad_y: cotangent of y, (batch, H, L).
+        grad_state: cotangent of the final state, in its form, or None.
+        others: as in `apply`.
+
+    Returns:
+        Gradients: `.parameters` by field name of the system, `.u`, `.state`; a complex gradient is
+        dL/dRe + i·dL/dIm.
+    """
+    spec = ModeSpec(mode, order, correlations, window)
+    u = check_input(system, u)
+    system = system.astype(u.dtype)
+    if system.structure == "integrator":
+        raise ParameterError(f"{system.name} has no gradients; discretise with euler, bilinear or zoh.")
+    grad_y = np.asarray(grad_y)
+    if grad_y.shape != u.shape:
+        raise ShapeError(f"grad_y has shape {grad_y.shape}; y has shape {u.shape}.")
+    problem = problem_of(system, u, spec, gradient=True, state=True)
+    chosen = _backend(problem, backend)
+    return run_vjp(chosen, system, u, spec, grad_y.astype(u.dtype), state, grad_state)
+
+
+def check_input(system: Any, u: Any) -> Array:
+    """u as an array, if it is (batch, H, L), float32 or float64, and finite.
+
+    Raises:
+        ShapeError, DTypeError, ParameterError: it is not; the message says where.
+    """
+    if type(u).__module__.partition(".")[0] == "torch":
+        raise DTypeError("u is a torch tensor; the installed backends take NumPy arrays. Pass u.numpy().")
+    array = np.asarray(u)
+    if array.dtype.name not in DTYPES:
+        raise DTypeError(f"u has dtype {array.dtype}; allowed: {', '.join(DTYPES)}. Convert it with .astype(...).")
+    if array.ndim != 3:
+        raise ShapeError(f"u has shape {array.shape}; it needs three dimensions (batch, H, L). Add them with u[None].")
+    if array.shape[1] != system.n_channels:
+        raise ShapeError(
+            f"u has {array.shape[1]} channels (shape {array.shape}, read as (batch, H, L)); "
+            f"the system has {system.n_channels}."
+        )
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        row, channel, k = (int(i) for i in bad[0])
+        raise ParameterError(
+            f"u holds {len(bad)} value(s) that are NaN or infinite; the first is {array[row, channel, k]} at "
+            f"batch {row}, channel {channel}, step {k}. Replace or cut them."
+        )
+    return array
+
+
+def problem_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool = False, state: bool = False) -> Problem:
+    """The `Problem` that these arrays pose."""
+    if system.structure == "mimo" and scalar_inputs_only(spec):
+        raise ParameterError(
+            f"{spec.label} multiplies scalar inputs (Eq. 13 to 15); a mimo system has one state for all channels. "
+            "Use s4, liquid or truncated."
+        )
+    if system.structure == "integrator" and spec.mode != "liquid":
+        raise ParameterError(
+            f"{system.name} integrates the liquid system and has no Ā and B̄ for {spec.label}. "
+            "Use mode='liquid', or discretise with euler, bilinear or zoh."
+        )
+    batch, channels, length = u.shape
+    return Problem(
+        spec, system.structure, batch, channels, system.n_modes, length, u.dtype.name, gradient=gradient, state=state
+    )
+
+
+def _backend(problem: Problem, name: str | None) -> Any:
+    if name is None:
+        choice = default_backend(problem)
+        log.info("%s: %s", problem.spec.label, choice.explain())
+        return get_backend(choice.backend)
+    backend = get_backend(name)
+    reason = rejection(name, problem)
+    if reason is not None:
+        raise BackendRejected(f"backend {name!r} does not compute {problem.spec.label} for this problem:", [reason])
+    return backend
+
+
+def _check_finite(
+    backend: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Any, state: Any
+) -> None:
+    arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
+    if all(np.isfinite(a).all() for a in arrays):
+        return
+    if linear_method(problem, backend) == "convolution":
+        # An FFT spreads one overflow over all steps; the recurrence shows where it happens.
+        backend = get_backend("numpy")
+        with np.errstate(over="ignore", invalid="ignore"):
+            y, _ = run(backend, system, u, spec, state, carry=True)
+    bad = np.argwhere(~np.isfinite(y.transpose(2, 0, 1)))
+    k, _, channel = (int(i) for i in bad[0]) if len(bad) else (u.shape[-1] - 1, 0, 0)
+    limit = safe_input_bound(system, channel)
+    largest = float(np.abs(u).max(initial=0.0))
+    advice = (
+        "no input bound is known for this structure; reduce dt or scale u down."
+        if limit is None
+        else "its transition alone grows, so no input is safe; reduce dt or use the bilinear discretisation."
+        if limit <= 0
+        else f"|u| < {limit:.3g} is a bound below which the liquid state stays bounded; scale u down or reduce dt."
+    )
+    raise UnstableRecurrence(
+        f"{spec.label} in {u.dtype} left the range of the dtype at step {k}, channel {channel} "
+        f"(largest |u| given: {largest:.3g}); {advice}",
+        step=k,
+        channel=channel,
+        input_bound=limit,
+    )
+
+
+def _leaves(state: Any) -> list[Array]:
+    return [a for a in (state if isinstance(state, tuple) else (state,)) if a is not None]
+
+
+def safe_input_bound(system: Any, channel: int) -> float | None:
+    """Largest B such that |u| < B guarantees a bounded liquid state, or None if no such bound is known.
+
+    Diagonal and `mimo`: min over the modes of (1 - |ā|)/|b̄| (`mimo`: Σ_h |b̄_h|); `dplr` and `dense`:
+    (1 - ‖Ā‖₂)/max |b̄|.  Zero where the transition alone does not contract.
+    """
+    if system.structure == "integrator":
+        return None
+    if system.structure == "mimo":
+        room, drive = 1 - np.abs(system.A_bar), np.abs(system.B_bar).sum(axis=1)
+    elif system.structure == "diagonal":
+        room, drive = 1 - np.abs(system.A_bar[channel]), np.abs(system.B_bar[channel])
+    else:
+        room = np.array([1 - np.linalg.norm(full_transition(system, channel), 2)])
+        drive = np.abs(system.B_bar[channel]).max(keepdims=True)
+    with np.errstate(divide="ignore"):
+        return max(0.0, float(np.min(np.where(drive > 0, room / drive, np.inf), initial=np.inf)))
+
+
+def full_transition(system: Any, channel: int) -> Array:
+    """Ā of one channel of a `dplr` or `dense` system as a matrix on the full state."""
+    if system.structure == "dense":
+        return np.asarray(system.A_bar[channel])
+
+    def both(v: Array) -> Array:
+        return np.concatenate([v, v.conj()], axis=-1) if system.conjugate_pairs else v
+
+    P, Q = both(system.P_bar[:, channel]), both(system.Q_bar[:, channel])
+    return np.asarray(np.diag(both(system.Lambda_bar[channel])) - P.T @ Q.conj())

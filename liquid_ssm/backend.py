@@ -1,0 +1,161 @@
+"""The contract of a backend: primitives, declared capabilities, reasons for rejection.
+
+A backend implements some of the primitives below; `modes.py` composes every mode from them.
+Shapes: u and y (batch, H, L) real; a state (batch, H, M), for `mimo` systems (batch, M).
+Arrays have the dtype of u (or its complex dtype) and are never written to.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from .problem import Problem
+
+PRIMITIVES = ("kernel", "convolve", "scan", "cascade", "correlate")
+
+CorrelationKind = Literal["products", "running", "elementary"]
+CascadeKind = Literal["truncated", "chain"]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a backend does not take a problem, as data.
+
+    Args:
+        backend: its name.
+        reason: `package`, `primitive`, `structure`, `dtype`, `device`, `gradient` or `size`.
+        needed: what the backend would need.
+        given: what the problem has.
+        hint: what to do next, if anything helps.
+    """
+
+    backend: str
+    reason: str
+    needed: str
+    given: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.backend}: {self.reason}: needs {self.needed}, got {self.given}"
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend offers.  What is not declared is neither tested nor offered.
+
+    Args:
+        primitives: for each primitive the structures it covers; an empty tuple for the two
+            primitives that no system enters (`convolve`, `correlate`).
+        dtypes: of u.
+        devices: `cpu`, `cuda`, …
+        gradients: True if every declared primitive has its vector-Jacobian product.
+    """
+
+    primitives: Mapping[str, tuple[str, ...]]
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    devices: tuple[str, ...] = ("cpu",)
+    gradients: bool = False
+
+
+class Gradients(NamedTuple):
+    """Cotangents of one primitive.
+
+    A complex array's gradient is dL/dRe + i·dL/dIm (torch's convention).
+
+    Attributes:
+        parameters: by the system's field name.
+        u: shape of u.
+        state: shape of the initial state.
+    """
+
+    parameters: dict[str, Any]
+    u: Any
+    state: Any
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a backend rounds, as far as the error bounds depend on it (docs/bounds.md).
+
+    Args:
+        summation: `pairwise` where every sum over n terms is a balanced tree (depth ceil(log2 n)),
+            `any` where the order is not known.
+        kernel_dtype: dtype in which convolution kernels are computed before they are rounded to
+            u's; None for u's own.
+    """
+
+    summation: Literal["pairwise", "any"] = "any"
+    kernel_dtype: str | None = None
+
+
+class Backend(ABC):
+    """One way to compute.  Concrete backends are final: a new one is a new file, not a subclass.
+
+    The methods, each optional and declared in `capabilities`:
+
+    * `kernel(system, length, power=1)` -> (H, length): K_i = weight · Re(C Āⁱ B̄^{∘power}).
+    * `convolve(kernel, u)` -> (batch, H, L): causal; kernel (H, any length), missing tail = 0.
+    * `scan(system, u, state=None, *, liquid)` -> (y, final state): Eq. 11, without `liquid` Eq. 2.
+    * `cascade(system, u, state=None, *, order, kind, window=None)` -> (y, final states), states
+      (batch, order, H, M) (`mimo`: (batch, order, M)).
+      kind `truncated`: x^(1) as in `scan` without liquid, x^(p)_k = Ā x^(p)_{k-1} + (B̄ u_k)∘x^(p-1)_{k-1},
+      y = weight · Re(C Σ_p x^(p)).
+      kind `chain`: v¹_k = Ā v¹_{k-1} + B̄ u_k, vʲ_k = Ā vʲ_{k-1} + u_k vʲ⁻¹_{k-1}, y = weight · Re(C v^order).
+      `window` (kind `chain` only, no states): y_k is that of a chain started at rest `window` inputs ago.
+    * `correlate(u, *, order, kind, window=None, sums=None, previous=None)` -> (terms, final sums):
+      terms (order-1, batch, H, L), entry p-2 belongs to order p.
+      `products`: u_k u_{k-1} … u_{k-p+1} (sums: None).
+      `running`: the sum of those products up to k, or over the newest window-p+1 of them
+      (sums: (order-1, batch, H), entry p-2 the sum so far).
+      `elementary`: e_p of all inputs so far, or of the newest `window` (sums: (order, batch, H), entry
+      p-1 is e_p so far).
+      `previous` (batch, H, n): inputs before u_0, zeros if None.  No sums with a window.
+    * for each of them `<name>_vjp`, taking the same arguments and the cotangents of its results:
+      `kernel_vjp(system, length, power, grad)` -> {name: grad},
+      `convolve_vjp(kernel, u, grad)` -> (grad of kernel, grad of u),
+      `scan_vjp(system, u, state, grad_y, grad_state, *, liquid)` -> Gradients,
+      `cascade_vjp(system, u, state, grad_y, grad_state, *, order, kind, window=None)` -> Gradients,
+      `correlate_vjp(u, grad_terms, grad_sums, *, order, kind, window=None, sums=None, previous=None)`
+      -> (grad of u, grad of sums or None, grad of previous or None).
+      A cotangent given as None is zero.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str] = ""
+    capabilities: ClassVar[Capabilities]
+    linear_method: ClassVar[Literal["recurrence", "convolution"]] = "recurrence"
+    arithmetic: ClassVar[Arithmetic] = Arithmetic()
+
+    def reject(self, problem: Problem) -> Rejection | None:
+        """The first reason why this backend does not take `problem`, or None.  Pure and cheap."""
+        able = self.capabilities
+        for package in self.requires:
+            if find_spec(package) is None:
+                return Rejection(self.name, "package", package, "not installed", f"run: {self.install}")
+        if problem.dtype not in able.dtypes:
+            return Rejection(self.name, "dtype", " or ".join(able.dtypes), problem.dtype, "convert u with .astype")
+        if problem.device not in able.devices:
+            return Rejection(self.name, "device", " or ".join(able.devices), problem.device)
+        if problem.gradient and not able.gradients:
+            return Rejection(self.name, "gradient", "a problem without gradients", "gradient=True")
+        from .modes import requirements
+
+        for primitive in requirements(problem, self):
+            structures = able.primitives.get(primitive)
+            if structures is None:
+                return Rejection(self.name, "primitive", f"{primitive}, which it does not have", problem.spec.label)
+            if structures and problem.structure not in structures:
+                return Rejection(
+                    self.name,
+                    "structure",
+                    f"{' or '.join(structures)} for {primitive}",
+                    problem.structure,
+                    "try backend='numpy', which covers every structure" if self.name != "numpy" else "",
+                )
+        return None

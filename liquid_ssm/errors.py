@@ -1,0 +1,78 @@
+"""Every error the package raises on purpose.
+
+Each message names what was given, what is allowed, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backend import Rejection
+
+
+class LiquidSSMError(Exception):
+    """Base of all errors of this package."""
+
+
+class ParameterError(LiquidSSMError, ValueError):
+    """A parameter has a value outside its domain (an order below 1, a pole with Re >= 0, …)."""
+
+
+class ShapeError(LiquidSSMError, ValueError):
+    """An array has the wrong number of dimensions or does not fit the others."""
+
+
+class DTypeError(LiquidSSMError, TypeError):
+    """An array has a dtype that the computation is not defined for."""
+
+
+class SignalError(LiquidSSMError, ValueError):
+    """A signal cannot be read, is empty, or holds NaN or infinite samples."""
+
+
+class BackendUnavailable(LiquidSSMError, ImportError):
+    """The package that a backend needs is not installed."""
+
+
+class BackendRejected(LiquidSSMError):
+    """No backend, or not the named one, can compute the problem.
+
+    Attributes:
+        rejections: every reason, one `Rejection` per backend that was asked.
+    """
+
+    def __init__(self, message: str, rejections: Iterable[Rejection] = ()) -> None:
+        self.rejections = tuple(rejections)
+        super().__init__("\n".join([message, *(f"  - {reason}" for reason in self.rejections)]))
+
+
+class UnstableRecurrence(LiquidSSMError, ArithmeticError):
+    """The state left the range of its dtype.
+
+    Attributes:
+        step: index k of the first time step whose output is not finite.
+        channel: index of the channel in which it happened.
+        input_bound: |u| below which boundedness is guaranteed, min (1 - |ā|)/|b̄| [units of u];
+            zero where no input is safe, None where the structure has no such bound.
+    """
+
+    def __init__(self, message: str, *, step: int, channel: int, input_bound: float | None) -> None:
+        self.step = step
+        self.channel = channel
+        self.input_bound = input_bound
+        super().__init__(message)
+
+
+class OracleInconclusive(LiquidSSMError):
+    """The reference could not be computed accurately enough to decide; never a pass."""
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ParameterError:
+    """The error for a name that is not in a list, with the nearest names of the list."""
+    names = list(allowed)
+    near = get_close_matches(str(given), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return ParameterError(f"unknown {kind} {given!r}; allowed: {', '.join(names)}.{hint}")

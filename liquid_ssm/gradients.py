@@ -1,0 +1,162 @@
+"""Vector-Jacobian products of the modes, composed like the modes themselves from those of the primitives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .backend import Gradients
+from .modes import Primitives, State, commutes, initial_state, input_power_response
+from .problem import ModeSpec
+
+Array = Any
+
+
+def run_vjp(
+    backend: Primitives,
+    system: Any,
+    u: Array,
+    spec: ModeSpec,
+    grad_y: Array,
+    state: Any = None,
+    grad_state: Any = None,
+) -> Gradients:
+    """Gradients of Σ grad_y·y + Re Σ conj(grad_state)·final, by parameter name, for u and for the state.
+
+    Args:
+        backend: one that does not reject the problem with gradient=True.
+        state: as in `modes.run`; None is rest, whose gradient is returned as well.
+        grad_state: cotangent of the final state, in the form of that state, or None.
+
+    Returns:
+        Gradients: complex ones are dL/dRe + i·dL/dIm.
+    """
+    start = initial_state(system, spec, u, state)
+    final = None if grad_state is None else initial_state(system, spec, u, grad_state)
+    if spec.mode == "liquid":
+        return backend.scan_vjp(system, u, start, grad_y, final, liquid=True)  # type: ignore[no-any-return]
+    if spec.mode == "s4":
+        return backend.scan_vjp(system, u, start, grad_y, final, liquid=False)  # type: ignore[no-any-return]
+    if spec.mode == "truncated":
+        return backend.cascade_vjp(system, u, start, grad_y, final, order=spec.order, kind="truncated")  # type: ignore[no-any-return]
+    if commutes(system.structure, spec):
+        grads = backend.cascade_vjp(
+            system, u, start.x, grad_y, None if final is None else final.x, order=spec.order, kind="truncated"
+        )
+        return Gradients(grads.parameters, grads.u, State(grads.state))
+    return _with_correlations_vjp(backend, system, u, spec, grad_y, start, final)
+
+
+def _with_correlations_vjp(
+    backend: Primitives, system: Any, u: Array, spec: ModeSpec, grad_y: Array, start: State, final: State | None
+) -> Gradients:
+    total = _Total(system)
+    grad_x = np.zeros_like(start.x)
+    length, previous = u.shape[-1], start.inputs
+    held = 0 if previous is None else previous.shape[-1]
+    extended = u if previous is None else np.concatenate([previous, u], axis=-1)
+    grad_extended = np.zeros_like(extended)
+    if final is not None and final.inputs is not None:
+        grad_extended[..., length:] += final.inputs
+    grad_sums = None
+
+    linear = backend.scan_vjp(
+        system, u, start.x[:, 0], grad_y, None if final is None else final.x[:, 0], liquid=False
+    )
+    total.add(linear.parameters)
+    grad_extended[..., held:] += linear.u
+    grad_x[:, 0] = linear.state
+
+    orders = range(2, spec.order + 1)
+    if spec.order > 1 and spec.mode == "pb":
+        options = {
+            "order": spec.order,
+            "kind": "elementary" if spec.correlations == "all" else "running",
+            "window": spec.window,
+            "sums": start.sums,
+            "previous": previous,
+        }
+        terms, _ = backend.correlate(u, **options)
+        grad_terms = np.zeros_like(terms)
+        for p in orders:
+            response = input_power_response(backend, system, p)
+            grad_terms[p - 2] = response[:, None] * grad_y
+            grad_response = (terms[p - 2] * grad_y).sum(axis=(0, 2))[:, None]
+            total.add(backend.kernel_vjp(system, 1, p, grad_response))
+        grad_u, grad_sums, grad_previous = backend.correlate_vjp(
+            u, grad_terms, None if final is None else final.sums, **options
+        )
+        grad_extended[..., held:] += grad_u
+        if grad_previous is not None:
+            grad_extended[..., :held] += grad_previous
+    elif spec.correlations == "all":
+        for p in orders:
+            block = slice(p * (p - 1) // 2, p * (p + 1) // 2)
+            powered = system.with_input_power(p)
+            if spec.window is None:
+                grads = backend.cascade_vjp(
+                    powered,
+                    u,
+                    start.x[:, block],
+                    grad_y,
+                    None if final is None else final.x[:, block],
+                    order=p,
+                    kind="chain",
+                )
+                grad_x[:, block] = grads.state
+                grad_extended[..., held:] += grads.u
+            else:
+                grads = backend.cascade_vjp(
+                    powered, extended, None, _padded(grad_y, held), None, order=p, kind="chain", window=spec.window
+                )
+                grad_extended += grads.u
+            total.add(grads.parameters, power=p)
+    elif spec.order > 1:
+        source = extended if spec.window else u
+        before = None if spec.window else previous
+        terms, _ = backend.correlate(source, order=spec.order, kind="products", previous=before)
+        grad_terms = np.zeros_like(terms)
+        for p in orders:
+            powered = system.with_input_power(p)
+            if spec.window is None:
+                end = None if final is None else final.x[:, p - 1]
+                grads = backend.scan_vjp(powered, terms[p - 2], start.x[:, p - 1], grad_y, end, liquid=False)
+                grad_terms[p - 2] = grads.u
+                grad_x[:, p - 1] = grads.state
+                total.add(grads.parameters, power=p)
+            else:
+                size = min(spec.window - p + 1, source.shape[-1])
+                head = backend.kernel(powered, size)
+                grad_head, grad_terms[p - 2] = backend.convolve_vjp(head, terms[p - 2], _padded(grad_y, held))
+                total.add(backend.kernel_vjp(powered, size, 1, grad_head), power=p)
+        grad_source, _, grad_before = backend.correlate_vjp(
+            source, grad_terms, None, order=spec.order, kind="products", previous=before
+        )
+        if spec.window:
+            grad_extended += grad_source
+        else:
+            grad_extended[..., held:] += grad_source
+            if grad_before is not None:
+                grad_extended[..., :held] += grad_before
+    grad_previous = None if previous is None else grad_extended[..., :held]
+    return Gradients(total.parameters, grad_extended[..., held:], State(grad_x, grad_sums, grad_previous))
+
+
+def _padded(grad_y: Array, held: int) -> Array:
+    """grad_y behind `held` zeros: outputs of the carried inputs are not part of y."""
+    return np.concatenate([np.zeros((*grad_y.shape[:-1], held), grad_y.dtype), grad_y], axis=-1)
+
+
+class _Total:
+    """Sum of parameter gradients; those with respect to B̄^{∘p} are brought back to B̄."""
+
+    def __init__(self, system: Any) -> None:
+        self.system = system
+        self.parameters = {name: np.zeros_like(a) for name, a in system.parameters.items()}
+
+    def add(self, grads: dict[str, Array], power: int = 1) -> None:
+        for name, grad in grads.items():
+            if name == "B_bar" and power > 1:
+                grad = grad * np.conj(power * self.system.with_input_power(power - 1).B_bar)
+            self.parameters[name] = self.parameters[name] + grad

@@ -1,0 +1,241 @@
+"""Every mode of the model as a composition of a backend's primitives, written once.
+
+Equation numbers are those of arXiv 2209.12951.  The linear term K ∗ u is computed as a recurrence or as
+an FFT convolution, whichever the backend declares; with a state in play it is always the recurrence.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .backend import Backend
+from .errors import ParameterError, ShapeError
+from .problem import ModeSpec, Problem
+
+Array = Any
+Primitives = Any  # a Backend, by the primitives that it happens to have
+
+
+class State(NamedTuple):
+    """What `kb` and `pb` carry from one call to the next; `None` where a mode needs no such part.
+
+    Attributes:
+        x: linear states (batch, S, H, M).  S = P for `kb` with adjacent correlations (one linear
+            recurrence per order) and for `kb` on diagonal systems (the orders of `truncated`),
+            S = P(P+1)/2 for `kb` on other structures (chains of length 1 … P, one after the other),
+            S = 1 for `pb` and for every windowed form.
+        sums: `pb` without window: e_1 … e_P (batch, P, H), or the P-1 running sums of adjacent products.
+        inputs: the newest inputs that later correlations still use (batch, H, n).
+    """
+
+    x: Array
+    sums: Array | None = None
+    inputs: Array | None = None
+
+
+def linear_method(problem: Problem, backend: Backend) -> Literal["recurrence", "convolution"]:
+    """How `backend` computes the linear term of `problem`."""
+    structures = backend.capabilities.primitives.get("kernel", ())
+    convolves = backend.linear_method == "convolution" and problem.structure in structures
+    return "convolution" if convolves and not problem.state else "recurrence"
+
+
+def requirements(problem: Problem, backend: Backend) -> tuple[str, ...]:
+    """The primitives that `backend` needs for `problem`."""
+    spec = problem.spec
+    linear = ("kernel", "convolve") if linear_method(problem, backend) == "convolution" else ("scan",)
+    if spec.mode == "liquid":
+        return ("scan",)
+    if spec.mode == "truncated":
+        return ("cascade",)
+    if spec.mode == "s4" or spec.order == 1:
+        return linear
+    if spec.mode == "pb":
+        return (*linear, "correlate", "kernel")
+    if commutes(problem.structure, spec):
+        return ("cascade",)
+    if spec.correlations == "all":
+        return (*linear, "cascade")
+    return (*linear, "correlate") if spec.window is None else (*linear, "correlate", "kernel", "convolve")
+
+
+def scalar_inputs_only(spec: ModeSpec) -> bool:
+    """Whether the mode multiplies scalar inputs (Eq. 13 to 15), which a `mimo` system does not have."""
+    return spec.mode in ("kb", "pb") and spec.order > 1
+
+
+def commutes(structure: str, spec: ModeSpec) -> bool:
+    """Whether `kb` is computed as `truncated`: with diagonal matrices the two are equal."""
+    unwindowed = spec.mode == "kb" and spec.correlations == "all" and spec.window is None
+    return unwindowed and structure == "diagonal" and spec.order > 1
+
+
+def run(
+    backend: Primitives, system: Any, u: Array, spec: ModeSpec, state: Any = None, *, carry: bool = False
+) -> tuple[Array, Any]:
+    """y (batch, H, L) and, if `carry` or a state is given, the final state (else None).
+
+    Args:
+        backend: one that does not reject the problem.
+        system: in the dtype of u.
+        u: inputs (batch, H, L).
+        state: as returned by an earlier call, or a linear state x_{-1} (batch, H, M), or None (rest).
+        carry: the final state is wanted.
+    """
+    carry = carry or state is not None
+    start = initial_state(system, spec, u, state) if carry else None
+    if spec.mode == "liquid":
+        y, final = backend.scan(system, u, start, liquid=True)
+    elif spec.mode == "s4":
+        y, final = _linear(backend, system, u, start, carry)
+    elif spec.mode == "truncated":
+        y, final = backend.cascade(system, u, start, order=spec.order, kind="truncated")
+    else:
+        y, final = _with_correlations(backend, system, u, spec, start)
+    return y, final if carry else None
+
+
+def _linear(backend: Primitives, system: Any, u: Array, x: Array | None, carry: bool) -> tuple[Array, Array | None]:
+    by_kernel = system.structure in backend.capabilities.primitives.get("kernel", ())
+    if backend.linear_method == "convolution" and by_kernel and not carry:
+        return backend.convolve(backend.kernel(system, u.shape[-1]), u), None
+    y, final = backend.scan(system, u, x, liquid=False)
+    return y, final
+
+
+def _with_correlations(
+    backend: Primitives, system: Any, u: Array, spec: ModeSpec, start: State | None
+) -> tuple[Array, State | None]:
+    carry = start is not None
+    if commutes(system.structure, spec):
+        # Diagonal matrices commute, so every order equals that of `truncated` at 1/P of the cost.
+        y, x = backend.cascade(system, u, start.x if start else None, order=spec.order, kind="truncated")
+        return y, State(x) if carry else None
+
+    y, x0 = _linear(backend, system, u, start.x[:, 0] if start else None, carry)
+    states, sums = [x0], None
+    orders = range(2, spec.order + 1)
+    length = u.shape[-1]
+    previous = start.inputs if start else None
+    held = 0 if previous is None else previous.shape[-1]
+    extended = u if previous is None else np.concatenate([previous, u], axis=-1)
+
+    if spec.order > 1 and spec.mode == "pb":
+        terms, sums = backend.correlate(
+            u,
+            order=spec.order,
+            kind="elementary" if spec.correlations == "all" else "running",
+            window=spec.window,
+            sums=start.sums if start else None,
+            previous=previous,
+        )
+        for p in orders:
+            y = y + input_power_response(backend, system, p)[:, None] * terms[p - 2]
+    elif spec.correlations == "all":
+        for p in orders:
+            powered = system.with_input_power(p)
+            if spec.window is None:
+                chain = start.x[:, p * (p - 1) // 2 : p * (p + 1) // 2] if start else None
+                term, final = backend.cascade(powered, u, chain, order=p, kind="chain")
+                states.extend(final.swapaxes(0, 1) if carry else [])
+            else:
+                term, _ = backend.cascade(powered, extended, order=p, kind="chain", window=spec.window)
+                term = term[..., held:]
+            y = y + term
+    elif spec.order > 1:
+        source = extended if spec.window else u
+        terms, _ = backend.correlate(
+            source, order=spec.order, kind="products", previous=None if spec.window else previous
+        )
+        for p in orders:
+            powered = system.with_input_power(p)
+            if spec.window is None:
+                term, final = _linear(backend, powered, terms[p - 2], start.x[:, p - 1] if start else None, carry)
+                states.append(final)
+            else:
+                head = backend.kernel(powered, min(spec.window - p + 1, source.shape[-1]))
+                term = backend.convolve(head, terms[p - 2])[..., held:]
+            y = y + term
+    if not carry:
+        return y, None
+    kept = None if previous is None else extended[..., length:].copy()
+    return y, State(np.stack(states, axis=1), sums, kept)
+
+
+def input_power_response(backend: Primitives, system: Any, power: int) -> Array:
+    """weight · Re(C B̄^{∘power}), (H,): what Eq. 15 multiplies a correlation with."""
+    return backend.kernel(system, 1, power=power)[:, 0]
+
+
+def state_shapes(system: Any, spec: ModeSpec, batch: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parts of a state: `x`, and for `kb` and `pb` maybe `sums` and `inputs`."""
+    modes: tuple[int, ...] = (system.n_modes,)
+    if system.structure != "mimo":
+        modes = (system.n_channels, *modes)
+    P, H = spec.order, system.n_channels
+    if spec.mode in ("s4", "liquid"):
+        return {"x": (batch, *modes)}
+    if spec.mode == "truncated":
+        return {"x": (batch, P, *modes)}
+    windowed = spec.window is not None and P > 1
+    chains = P if system.structure == "diagonal" else P * (P + 1) // 2
+    linear = 1 if spec.mode == "pb" or windowed else chains if spec.correlations == "all" else P
+    shapes = {"x": (batch, linear, *modes)}
+    if spec.mode == "pb" and not windowed and P > 1:
+        shapes["sums"] = (batch, P if spec.correlations == "all" else P - 1, H)
+    held = spec.window - 1 if windowed and spec.window else P - 1 if spec.correlations == "adjacent" else 0
+    if held:
+        shapes["inputs"] = (batch, H, held)
+    return shapes
+
+
+def initial_state(system: Any, spec: ModeSpec, u: Array, state: Any) -> Any:
+    """The state in the form that `spec` carries; zeros for None.
+
+    A plain array with the shape of one linear state is x_{-1}; in the forms with several linear states it
+    is the first (order 1), the others start at rest.
+
+    Raises:
+        ShapeError: no form that this mode takes.
+    """
+    shapes = state_shapes(system, spec, u.shape[0])
+    one = shapes["x"] if spec.mode in ("s4", "liquid") else (shapes["x"][0], *shapes["x"][2:])
+    stacked = spec.has_order
+    real = np.dtype(u.dtype)
+    is_complex = any(np.iscomplexobj(a) for a in system.parameters.values())
+    kinds = {"x": np.result_type(real, np.complex64) if is_complex else real, "sums": real, "inputs": real}
+    parts = {name: np.zeros(shape, kinds[name]) for name, shape in shapes.items()}
+    structured = stacked and spec.mode != "truncated"
+    if isinstance(state, State):
+        if not structured:
+            raise ShapeError(f"mode {spec.mode!r} takes its state as one array {shapes['x']}, not as a State.")
+        given = {name: part for name, part in state._asdict().items() if part is not None}
+        if {name: np.shape(part) for name, part in given.items()} != shapes:
+            found = {name: np.shape(part) for name, part in given.items()}
+            raise ShapeError(f"the state of {spec.label} needs the parts {shapes}; it has {found}.")
+        parts = {name: _as_kind(name, part, kinds[name]) for name, part in given.items()}
+    elif state is not None:
+        array = _as_kind("state", state, kinds["x"])
+        if array.shape == one and stacked:
+            parts["x"][:, 0] = array
+        elif array.shape == shapes["x"] and not structured:
+            parts["x"] = array
+        else:
+            allowed = [one] if structured or not stacked else [one, shapes["x"]]
+            raise ShapeError(
+                f"state has shape {array.shape}; {spec.label} takes {' or '.join(map(str, allowed))}"
+                f"{', or the State of an earlier call' if structured else ''}."
+            )
+    return State(**parts) if structured else parts["x"]
+
+
+def _as_kind(name: str, value: Any, kind: np.dtype[Any]) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fciu" or (array.dtype.kind == "c" and kind.kind != "c"):
+        raise ParameterError(f"{name} has dtype {array.dtype}; this mode and system need {kind}.")
+    array = array.astype(kind)
+    if not np.isfinite(array).all():
+        raise ParameterError(f"{name} holds NaN or infinite values; a state must be finite.")
+    return array

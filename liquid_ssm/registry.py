@@ -1,0 +1,97 @@
+"""Which backends exist, in the order in which they are preferred, and how one is found by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from .backend import Backend, Rejection
+from .errors import BackendRejected, BackendUnavailable, unknown_name
+from .problem import Problem
+
+ENTRY_POINT_GROUP = "liquid_ssm.backends"
+
+# Faster first.  `default_backend` takes the first that does not reject; docs/backends.md says so.
+BUILT_IN: tuple[tuple[str, str], ...] = (
+    ("scipy", "liquid_ssm.backends.scipy_backend:SciPyBackend"),
+    ("numpy", "liquid_ssm.backends.numpy_backend:NumPyBackend"),
+)
+
+
+@cache
+def _targets() -> dict[str, str]:
+    """Name to "module:Class", built-in backends first, then installed entry points by name."""
+    found = dict(BUILT_IN)
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
+        found.setdefault(point.name, point.value)
+    return found
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names of all known backends, preferred first, whether or not their packages are installed."""
+    return tuple(_targets())
+
+
+@cache
+def get_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        ParameterError: no backend has that name.
+        BackendUnavailable: a package that it needs is not installed.
+    """
+    if name not in _targets():
+        raise unknown_name("backend", name, backend_names())
+    module, _, attribute = _targets()[name].partition(":")
+    # Backends import what they need inside their methods, so this import fails only if one is broken.
+    cls = getattr(import_module(module), attribute)
+    missing = [package for package in cls.requires if not _installed(package)]
+    if missing:
+        raise BackendUnavailable(
+            f"backend {name!r} needs {', '.join(missing)}, which is not installed. Run: {cls.install}"
+        )
+    backend: Backend = cls()
+    return backend
+
+
+def _installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend taken for a problem and why the ones before it were not."""
+
+    backend: str
+    rejections: tuple[Rejection, ...]
+
+    def explain(self) -> str:
+        lines = [f"took {self.backend}: the first of {', '.join(backend_names())} that accepts the problem"]
+        return "\n".join([*lines, *(f"  - {reason}" for reason in self.rejections)])
+
+
+def rejection(name: str, problem: Problem) -> Rejection | None:
+    """Why the backend of that name does not take the problem, or None."""
+    try:
+        return get_backend(name).reject(problem)
+    except BackendUnavailable as error:
+        return Rejection(name, "package", "its packages", "not installed", str(error))
+
+
+def default_backend(problem: Problem) -> Choice:
+    """The first backend, in the order of `backend_names()`, that accepts the problem.
+
+    Raises:
+        BackendRejected: none does; carries every reason.
+    """
+    reasons: list[Rejection] = []
+    for name in backend_names():
+        reason = rejection(name, problem)
+        if reason is None:
+            return Choice(name, tuple(reasons))
+        reasons.append(reason)
+    raise BackendRejected(f"no backend computes {problem.spec.label} for this problem:", reasons)

@@ -1,0 +1,260 @@
+"""State-space systems: continuous parameters and what discretisation makes of them.
+
+Shapes: H channels, N state size, M stored modes (N/2 where one of each conjugate pair is stored),
+R rank of the low-rank part.  Every class is frozen, its arrays are read-only copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import DTypeError, ParameterError, ShapeError
+
+Array = npt.NDArray[Any]
+
+_REAL_OF = {"complex64": "float32", "complex128": "float64", "float32": "float32", "float64": "float64"}
+
+
+def _frozen(name: str, value: npt.ArrayLike, ndim: int) -> Array:
+    array = np.array(value)  # a copy: later changes of the caller's array must not reach the system
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    if array.dtype.name not in _REAL_OF:
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}; allowed: {', '.join(_REAL_OF)}. Convert it with .astype(...)."
+        )
+    if array.ndim != ndim:
+        raise ShapeError(f"{name} has shape {array.shape}; it needs {ndim} dimension(s).")
+    if not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ParameterError(f"{name} is not finite at index {where}: {array[where]}.")
+    array.flags.writeable = False
+    return array
+
+
+def _same_shape(reference: str, shape: tuple[int, ...], **arrays: Array) -> None:
+    for name, array in arrays.items():
+        if array.shape != shape:
+            raise ShapeError(f"{name} has shape {array.shape}; {reference} asks for {shape}.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _System:
+    """What all discrete systems share: one floating-point precision, casts, and the output rule."""
+
+    structure: ClassVar[str]
+    conjugate_pairs: bool = True
+
+    def _arrays(self) -> dict[str, Array]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def _set(self, **arrays: Array) -> None:
+        """Store validated arrays in their common precision."""
+        common = np.result_type(*arrays.values())
+        for name, array in arrays.items():
+            kind = np.result_type(common, np.complex64) if array.dtype.kind == "c" else common.type(0).real.dtype
+            stored = np.ascontiguousarray(array, dtype=kind)
+            stored.flags.writeable = False
+            object.__setattr__(self, name, stored)
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The arrays by name, the order of the constructor."""
+        return self._arrays()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Real dtype of the computation: float32 or float64."""
+        return np.dtype(_REAL_OF[np.result_type(*self._arrays().values()).name])
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """The same system with every parameter rounded to float32 or float64 (or their complex)."""
+        real = np.dtype(dtype)
+        if real.name not in ("float32", "float64"):
+            raise DTypeError(f"a system cannot be cast to {real}; allowed: float32, float64.")
+        if real == self.dtype:
+            return self
+        kinds = {"c": np.result_type(real, np.complex64), "f": real}
+        # A float64 parameter beyond float32's range becomes inf; the constructor reports it.
+        with np.errstate(over="ignore"):
+            cast = {name: a.astype(kinds[a.dtype.kind]) for name, a in self._arrays().items()}
+        return type(self)(**cast, conjugate_pairs=self.conjugate_pairs)
+
+    @property
+    def weight(self) -> int:
+        """y = weight · Re(C x): 2 where one of each conjugate pair is stored, else 1."""
+        return 2 if self.conjugate_pairs else 1
+
+    def take(self, channels: Sequence[int]) -> Self:
+        """The system of the given channels, in that order; not for `mimo`, whose channels share one state."""
+        if self.structure == "mimo":
+            raise ParameterError("a mimo system has one state for all channels; its channels cannot be taken apart.")
+        axes = {"P_bar": 1, "Q_bar": 1}
+        taken = {name: np.take(a, list(channels), axis=axes.get(name, 0)) for name, a in self._arrays().items()}
+        return type(self)(**taken, conjugate_pairs=self.conjugate_pairs)
+
+    def with_input_power(self, power: int) -> Self:
+        """The same system with B̄ replaced by its elementwise power B̄^{∘power} (Eq. 14).
+
+        Accuracy: power - 1 rounded products, relative error at most (power - 1)·√5·u.
+        """
+        arrays = self._arrays()
+        for _ in range(power - 1):
+            arrays["B_bar"] = arrays["B_bar"] * self.B_bar  # type: ignore[attr-defined]  # every system has one
+        return type(self)(**arrays, conjugate_pairs=self.conjugate_pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalSystem(_System):
+    """Discrete diagonal system x_k = Ā∘x_{k-1} + B̄ u_k, y_k = 2 Re Σ_n C_n x_n (Eq. 2).
+
+    Args:
+        A_bar: discrete eigenvalues, (H, M) complex (or real).
+        B_bar: discrete input vector, (H, M).
+        C: output vector, (H, M).
+        conjugate_pairs: True if one of each conjugate pair is stored (the output is then
+            2 Re C x); False if all modes are stored (the output is Re C x).
+
+    Raises:
+        ShapeError, DTypeError, ParameterError: shapes differ, a dtype is not floating, or a
+            parameter is not finite.
+    """
+
+    A_bar: Array
+    B_bar: Array
+    C: Array
+    structure: ClassVar[str] = "diagonal"
+
+    def __post_init__(self) -> None:
+        A_bar, B_bar, C = (_frozen(n, getattr(self, n), 2) for n in ("A_bar", "B_bar", "C"))
+        _same_shape("A_bar (H, M)", A_bar.shape, B_bar=B_bar, C=C)
+        self._set(A_bar=A_bar, B_bar=B_bar, C=C)
+
+    @property
+    def n_channels(self) -> int:
+        return int(self.C.shape[0])
+
+    @property
+    def n_modes(self) -> int:
+        return int(self.C.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class DPLRSystem(_System):
+    """Discrete diagonal-plus-low-rank system, Ā = diag(Λ̄) − P̄ Q̄* (S4, Eq. 8 after Eq. 3).
+
+    With conjugate pairs the low-rank part couples a mode with the conjugates of the others:
+    (Ā x)_n = Λ̄_n x_n − Σ_r P̄_rn · 2 Re Σ_m conj(Q̄_rm) x_m.  That is the matrix
+    diag(Λ̄, conj Λ̄) − [P̄; conj P̄][Q̄; conj Q̄]* on the full state, applied to one half of it.
+
+    Args:
+        Lambda_bar: (H, M) complex.
+        P_bar, Q_bar: low-rank factors, (R, H, M) complex.
+        B_bar, C: (H, M).
+        conjugate_pairs: as in `DiagonalSystem`.
+    """
+
+    Lambda_bar: Array
+    P_bar: Array
+    Q_bar: Array
+    B_bar: Array
+    C: Array
+    structure: ClassVar[str] = "dplr"
+
+    def __post_init__(self) -> None:
+        Lambda_bar, B_bar, C = (_frozen(n, getattr(self, n), 2) for n in ("Lambda_bar", "B_bar", "C"))
+        P_bar, Q_bar = (_frozen(n, getattr(self, n), 3) for n in ("P_bar", "Q_bar"))
+        _same_shape("Lambda_bar (H, M)", Lambda_bar.shape, B_bar=B_bar, C=C)
+        _same_shape("(R, H, M)", (P_bar.shape[0], *Lambda_bar.shape), P_bar=P_bar, Q_bar=Q_bar)
+        self._set(Lambda_bar=Lambda_bar, P_bar=P_bar, Q_bar=Q_bar, B_bar=B_bar, C=C)
+
+    @property
+    def n_channels(self) -> int:
+        return int(self.C.shape[0])
+
+    @property
+    def n_modes(self) -> int:
+        return int(self.C.shape[1])
+
+    @property
+    def rank(self) -> int:
+        return int(self.P_bar.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class DenseSystem(_System):
+    """Discrete system with a full matrix Ā per channel; y = Re(C x).
+
+    Args:
+        A_bar: (H, N, N).
+        B_bar, C: (H, N).
+        conjugate_pairs: must stay False; a full matrix mixes the halves of a conjugate pair.
+    """
+
+    A_bar: Array
+    B_bar: Array
+    C: Array
+    conjugate_pairs: bool = field(default=False, kw_only=True)
+    structure: ClassVar[str] = "dense"
+
+    def __post_init__(self) -> None:
+        A_bar = _frozen("A_bar", self.A_bar, 3)
+        B_bar, C = _frozen("B_bar", self.B_bar, 2), _frozen("C", self.C, 2)
+        _same_shape("A_bar (H, N, N)", (*C.shape, C.shape[1]), A_bar=A_bar)
+        _same_shape("A_bar (H, N, N)", C.shape, B_bar=B_bar)
+        if self.conjugate_pairs:
+            raise ParameterError(
+                "a DenseSystem stores all N states; give the full matrix and leave conjugate_pairs=False."
+            )
+        self._set(A_bar=A_bar, B_bar=B_bar, C=C)
+
+    @property
+    def n_channels(self) -> int:
+        return int(self.C.shape[0])
+
+    @property
+    def n_modes(self) -> int:
+        return int(self.C.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class MIMOSystem(_System):
+    """Discrete diagonal system whose one state all channels share (S5).
+
+    x_k = Ā∘x_{k-1} + B̄ u_k with u_k ∈ R^H, y_k = 2 Re(C x_k) ∈ R^H; the liquid form adds the input
+    drive to the transition elementwise, x_k = (Ā + B̄ u_k)∘x_{k-1} + B̄ u_k.
+
+    Args:
+        A_bar: (M,).
+        B_bar: (M, H).
+        C: (H, M).
+    """
+
+    A_bar: Array
+    B_bar: Array
+    C: Array
+    structure: ClassVar[str] = "mimo"
+
+    def __post_init__(self) -> None:
+        A_bar = _frozen("A_bar", self.A_bar, 1)
+        B_bar, C = _frozen("B_bar", self.B_bar, 2), _frozen("C", self.C, 2)
+        _same_shape("A_bar (M,) and C (H, M)", (A_bar.shape[0], C.shape[0]), B_bar=B_bar)
+        _same_shape("A_bar (M,) and B_bar (M, H)", B_bar.shape[::-1], C=C)
+        self._set(A_bar=A_bar, B_bar=B_bar, C=C)
+
+    @property
+    def n_channels(self) -> int:
+        return int(self.C.shape[0])
+
+    @property
+    def n_modes(self) -> int:
+        return int(self.C.shape[1])
+
+
+System = DiagonalSystem | DPLRSystem | DenseSystem | MIMOSystem

@@ -1,0 +1,111 @@
+"""Developer tasks: `nox -s NAME`; every session makes its own environment with plain venv and pip."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "contracts", "tests", "docs"]
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = str(ROOT / "constraints.txt")
+PYPROJECT = str(ROOT / "pyproject.toml")
+
+
+def install_wheel(session: nox.Session, *tools: str, extras: str = "", constraints: str = CONSTRAINTS) -> None:
+    """Install the package as a wheel, never editable, with the tools at their constrained versions."""
+    # setuptools packs whatever an earlier build left there, deleted modules too.
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
+    session.install("-c", constraints, f"{ROOT}{extras}", *tools)
+
+
+def lower_bounds(extra: str) -> list[str]:
+    """The core and `extra` requirements of pyproject.toml with every `>=` as `==`."""
+    project = nox.project.load_toml(PYPROJECT)["project"]
+    pins = []
+    for requirement in [*project["dependencies"], *project["optional-dependencies"][extra]]:
+        match = re.fullmatch(r"([\w.-]+)\s*>=\s*([\w.]+)", requirement)
+        if match is None:
+            raise ValueError(f"{requirement!r} in pyproject.toml has no plain lower bound; write it as name>=version")
+        pins.append("{}=={}".format(*match.groups()))
+    return pins
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite; arguments after `--` go to pytest."""
+    install_wheel(session, extras="[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """The main job, with its report as JSON; arguments after `--` go to `liquid-ssm verify`."""
+    install_wheel(session)
+    report = Path(session.create_tmp()) / "verify.json"
+    session.run("liquid-ssm", "verify", "--json", str(report), *session.posargs)
+    session.log(f"report: {report}")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format, without changing a file."""
+    session.install("-c", CONSTRAINTS, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict on the installed wheel, from a folder where the source tree is not in sight."""
+    install_wheel(session, "mypy")
+    session.chdir(session.create_tmp())
+    session.run("mypy", "--config-file", PYPROJECT, "--strict", "-p", "liquid_ssm")
+
+
+@nox.session
+def contracts(session: nox.Session) -> None:
+    """Who may import whom, on the installed wheel, from a folder where the source tree is not in sight."""
+    install_wheel(session, "import-linter")
+    session.chdir(session.create_tmp())
+    session.run("lint-imports", "--config", PYPROJECT, "--no-cache")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, with every warning and every dangling reference an error."""
+    install_wheel(session, extras="[docs]")
+    target = ROOT / "docs" / "_build" / "html"
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "-b", "html", str(ROOT / "docs"), str(target))
+    session.log(f"open {target / 'index.html'}")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks; `nox -s bench -- FOLDER` says where their JSON goes."""
+    install_wheel(session)
+    folder = session.posargs[0] if session.posargs else session.create_tmp()
+    session.run("python", str(ROOT / "benchmarks" / "run.py"), folder)
+    session.log(f"results: {folder}")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Source distribution and wheel, into dist/."""
+    session.install("-c", CONSTRAINTS, "build")
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(ROOT / "dist"), str(ROOT))
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The test suite with the oldest versions that pyproject.toml allows."""
+    pins = Path(session.create_tmp()) / "minimums.txt"
+    pins.write_text("\n".join(lower_bounds("test")) + "\n")
+    install_wheel(session, extras="[test]", constraints=str(pins))
+    session.run("pytest", *session.posargs)

@@ -1,0 +1,360 @@
+"""Tier T3: NumPy in extended precision, with the running error bounds of other ways to compute the same.
+
+One pass gives the value of a mode, a bound on this tier's own error, and for each `RoundingModel` a bound on
+the error that a backend working like that may make.  Derivations: docs/bounds.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import convolution, correlation
+from .kernel_error import kernel_error
+from .matrix_recurrence import run_matrix
+from .metrics import norm2
+from .realization import Realization
+from .rounding import COMPLEX_PRODUCT, INFLATION, RoundingModel
+from .scalar_recurrence import Drive, cascade_states, chunks, liquid_states, read_out, units
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An error vector is e₁ + e₂ with |e₁| <= componentwise and ‖e₂‖₂ <= normwise (over time).
+
+    Attributes:
+        componentwise: (batch, H, L).
+        normwise: (batch, H); zero unless an FFT was involved.
+    """
+
+    componentwise: Array
+    normwise: Array
+
+    @property
+    def is_componentwise(self) -> bool:
+        return not self.normwise.any()
+
+    def units(self, error: Array) -> float:
+        """The largest error/bound: per step, or of 2-norms over time once an FFT is involved."""
+        from .metrics import units_of_bound
+
+        if self.is_componentwise:
+            return units_of_bound(error, self.componentwise)
+        rows = error.reshape(-1, error.shape[-1])
+        errors = np.array([norm2(row) for row in rows])
+        bounds = np.array([norm2(row) for row in self.componentwise.reshape(rows.shape)]) + self.normwise.ravel()
+        return units_of_bound(errors, bounds)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Values of a mode and the bounds that go with them.
+
+    Attributes:
+        value: (batch, H, L) in the working dtype.
+        radius: bound on the error of `value` itself, (batch, H, L).
+        bounds: one per rounding model.
+    """
+
+    value: Array
+    radius: Array
+    bounds: tuple[Bound, ...]
+
+
+def reference(
+    realization: Realization,
+    u: Array,
+    mode: str,
+    *,
+    order: int = 3,
+    correlations: str = "all",
+    window: int | None = None,
+    state: Array | None = None,
+    models: Sequence[RoundingModel] = (),
+    dtype: npt.DTypeLike = np.longdouble,
+) -> Reference:
+    """Outputs (batch, H, L) of any mode, their own error bound, and the bounds for `models`.
+
+    Args:
+        realization, u: their floats count as exact numbers.
+        mode, order, correlations, window: as in the model page.
+        state: x_{-1} (batch, H, M), for `mimo` (batch, M); modes s4, liquid and truncated.
+        models: ways of computing whose error is to be bounded; their unit roundoff must not be smaller
+            than that of `dtype`.
+        dtype: float64 or longdouble, in which the reference computes.
+
+    Raises:
+        ValueError: an unknown mode, a mode that the structure does not have, or a model finer than `dtype`.
+    """
+    own = RoundingModel.of_dtype(dtype)
+    if any(m.unit < own.unit for m in models):
+        raise ValueError(f"a rounding model is finer than the reference's {np.dtype(dtype)}; choose a wider dtype")
+    if mode not in ("s4", "liquid", "truncated", "kb", "pb"):
+        raise ValueError(f"unknown mode {mode!r}; allowed: s4, liquid, truncated, kb, pb")
+    if realization.structure == "mimo" and mode in ("kb", "pb") and order > 1:
+        raise ValueError(f"mode {mode!r} multiplies scalar inputs, which a mimo realization does not have")
+    if state is not None and mode in ("kb", "pb"):
+        raise ValueError(f"an initial state is defined here for s4, liquid and truncated, not for {mode!r}")
+    run = _Run(realization, np.asarray(u, dtype), (own, *models), state)
+    if mode == "liquid":
+        total = run.recurrence("liquid")
+    elif mode == "truncated" or (
+        mode == "kb" and correlations == "all" and window is None and realization.structure == "diagonal"
+    ):
+        total = run.recurrence("drive", order)
+    else:
+        total = run.linear(run.u, 1, [np.zeros(run.u.shape)] * len(run.models))
+        if mode in ("kb", "pb") and order > 1:
+            total = run.sum([total, *run.correlation_terms(mode, order, correlations, window)])
+    value, componentwise, normwise = total
+    bounds = tuple(Bound(c, n) for c, n in zip(componentwise, normwise, strict=True))
+    return Reference(value, bounds[0].componentwise, bounds[1:])
+
+
+# value (batch, H, L), componentwise errors (K, batch, H, L), normwise errors (K, batch, H)
+Term = tuple[Array, Array, Array]
+
+
+class _Run:
+    """The terms of one mode for one signal."""
+
+    def __init__(self, realization: Realization, u: Array, models: Sequence[RoundingModel], state: Array | None):
+        self.r, self.u, self.models = realization, u, models
+        self.kind = np.result_type(u.dtype, np.complex64)
+        batch = u.shape[0]
+        modes = realization.n_modes
+        shape = (batch, 1, modes) if realization.structure == "mimo" else (batch, realization.n_channels, modes)
+        self.x0 = np.zeros(shape, self.kind)
+        if state is not None:
+            self.x0 += np.asarray(state, self.kind).reshape(shape)
+        self.scalar = realization.structure in ("diagonal", "mimo")
+
+    def recurrence(self, link: str | None, order: int = 1, power: int = 1, u: Array | None = None) -> Term:
+        """Outputs of a recurrence: None linear, `liquid`, `drive` (truncated) or `input` (a kb chain)."""
+        u = self.u if u is None else u
+        start = self.x0 if power == 1 else np.zeros_like(self.x0)
+        nothing = np.zeros((len(self.models), *u.shape[:2]))
+        if not self.scalar:
+            run = run_matrix(self.r, u, link, order, start, self.models, power=power)
+            return run.y, run.error, nothing
+        y = np.zeros(u.shape, u.dtype)
+        error = np.zeros((len(self.models), *u.shape))
+        A = self.r.A.astype(self.kind)
+        C = self.r.C.astype(self.kind)
+        summed = order - 1 if link == "drive" else 0
+        drives = self._drives(u, power)
+        if link == "liquid":
+            blocks = ((p, x, E) for p, x, E in liquid_states(A, drives, start, self.models))
+        else:
+            inputs = np.moveaxis(u, -1, 0)[..., None] if link == "input" else None
+            pieces = cascade_states(A, drives, inputs, order, start, self.models)
+            blocks = (
+                (p, x.sum(axis=0), E.sum(axis=1)) if link == "drive" else (p, x[-1], E[:, -1]) for p, x, E in pieces
+            )
+        for part, x, E in blocks:
+            outputs, errors = read_out(C, self.r.weight, x, E, self.models, summed)
+            y[..., part], error[..., part] = np.moveaxis(outputs, 0, -1), np.moveaxis(errors, 1, -1)
+        return y, error, nothing
+
+    def _drives(self, u: Array, power: int) -> Iterator[tuple[slice, Drive]]:
+        B = self.r.B.astype(self.kind)
+        powered = B
+        for _ in range(power - 1):
+            powered = powered * B
+        time_first = np.moveaxis(u, -1, 0)  # (L, batch, H)
+        for part in chunks(u.shape[-1], self.x0.size):
+            inputs = time_first[part]
+            unit, tiny = units(self.models, inputs.ndim + 1)
+            if self.r.structure == "mimo":
+                w = np.einsum("mh,tbh->tbm", B, inputs)[:, :, None]
+                size = np.einsum("mh,tbh->tbm", np.abs(B).astype(float), np.abs(inputs).astype(float))[:, :, None]
+                roundings = np.array([1 + m.depth(inputs.shape[-1]) for m in self.models]).reshape(unit.shape)
+                error = correlation.count(roundings, unit) * size + 2 * inputs.shape[-1] * tiny
+            else:
+                w = powered * inputs[..., None]
+                error = ((power - 1) * COMPLEX_PRODUCT + 1) * unit * (1 + 8 * power * unit) * np.abs(w) + 2 * tiny
+            yield part, Drive(w, np.asarray(error, float) * INFLATION)
+
+    def linear(self, source: Array, power: int, source_error: Sequence[Array]) -> Term:
+        """K_p ∗ source, K_p from B̄^{∘p}: as a recurrence, or as kernel and FFT where the model says so.
+
+        Args:
+            source_error: componentwise error of the computed source, per model, (batch, H, L).
+        """
+        y, error, normwise = self.recurrence(None, 1, power, source)
+        exact = np.asarray(source, float)
+        for i, model in enumerate(self.models):
+            if model.fft and self.r.structure != "mimo":
+                kernel, error_k = self._kernel(source.shape[-1], power, model)
+                error[i] = 0
+                normwise[i] = convolution.fft_bound(kernel, _norms(error_k), exact, _norms(source_error[i]), model)
+            elif np.any(source_error[i]):
+                # the recurrence is linear: an error of its input passes through |K|
+                kernel, _ = convolution.kernel_and_size(self.r, source.shape[-1], power)
+                error[i] += convolution.direct_error(np.abs(kernel), 0 * kernel, source_error[i], 0 * exact, model)
+                error[i] += convolution._causal(np.abs(kernel), source_error[i])
+        return y, error, normwise
+
+    def _kernel(self, length: int, power: int, model: RoundingModel) -> tuple[Array, Array]:
+        """Kernel (H, length) in float64 and the componentwise error of the computed one."""
+        kernel, _ = convolution.kernel_and_size(self.r, length, power)
+        if not model.fft:  # the backend reads the kernel off the recurrence
+            impulse = np.zeros((1, self.r.n_channels, length), self.u.dtype)
+            impulse[..., :1] = 1
+            single = _Run(self.r, impulse, (model,), None)
+            return kernel, single.recurrence(None, 1, power)[1][0, 0]
+        return kernel, kernel_error(self.r, length, power, model)
+
+    def correlation_terms(self, mode: str, order: int, correlations: str, window: int | None) -> list[Term]:
+        """The terms of order 2 … P of `kb` or `pb`."""
+        orders = range(2, order + 1)
+        if mode == "kb" and correlations == "all":
+            if window is None:
+                return [self.recurrence("input", p, p) for p in orders]
+            return [self._windowed_chain(p, window) for p in orders]
+        if mode == "pb" and correlations == "all":
+            if window is None:
+                values, errors = correlation.elementary(self.u, order, self.models)
+            else:
+                values, errors = correlation.windowed_elementary(self.u, order, window, self.models)
+            return [self._scaled(p, values[p - 1], errors[p - 1]) for p in orders]
+        values, errors = correlation.adjacent_products(self.u, order, self.models)
+        if mode == "pb":
+            if window is None:
+                values, errors = correlation.running_sums(values, errors, self.models)
+            else:
+                values, errors = correlation.windowed_sums(values, errors, window, self.models)
+            return [self._scaled(p, values[p - 1], errors[p - 1]) for p in orders]
+        if window is None:
+            return [self.linear(values[p - 1], p, errors[p - 1]) for p in orders]
+        return [self._head(p, values[p - 1], errors[p - 1], window - p + 1) for p in orders]
+
+    def _scaled(self, power: int, value: Array, error: Array) -> Term:
+        """weight · Re(C B̄^{∘p}) times a correlation (Eq. 15)."""
+        B, C = self.r.B.astype(self.kind), self.r.C.astype(self.kind)
+        powered = B
+        for _ in range(power - 1):
+            powered = powered * B
+        factor = self.r.weight * (C.real * powered.real - C.imag * powered.imag).sum(axis=-1)  # (H,)
+        size = self.r.weight * (np.abs(C) * np.abs(powered)).sum(axis=-1).astype(float)
+        y = factor[:, None] * value
+        errors = np.empty((len(self.models), *y.shape))
+        for i, model in enumerate(self.models):
+            inner = model.kernel_unit or model.unit
+            roundings = (power + 1) * COMPLEX_PRODUCT + 3 + model.depth(B.shape[-1])
+            if model.fft:
+                roundings = COMPLEX_PRODUCT * (power + 2) + 2 * B.shape[-1] + 2
+            wrong = roundings * inner * (1 + 2.0**-10) * size
+            if inner != model.unit:
+                wrong = wrong + model.unit * (np.abs(factor).astype(float) + wrong)
+            wrong, size_f = wrong[:, None], np.abs(factor).astype(float)[:, None]
+            magnitude = np.abs(value).astype(float) + error[i]
+            errors[i] = size_f * error[i] + wrong * magnitude + model.unit * (size_f + wrong) * magnitude + model.tiny
+        return y, errors * INFLATION, np.zeros((len(self.models), *y.shape[:2]))
+
+    def _head(self, power: int, value: Array, error: Array, size: int) -> Term:
+        """Convolution with the first `size` entries of K_p: `kb`, adjacent, windowed."""
+        size = min(size, value.shape[-1])
+        kernel = np.zeros((self.r.n_channels, size), self.u.dtype)
+        if size:
+            impulse = np.zeros((1, self.r.n_channels, size), self.u.dtype)
+            impulse[..., 0] = 1
+            kernel = _Run(self.r, impulse, (), None).recurrence(None, 1, power)[0][0]
+        y = np.zeros(value.shape, self.u.dtype)
+        for i in range(size):
+            y[..., i:] += kernel[:, i, None] * value[..., : value.shape[-1] - i]
+        errors, normwise = np.zeros((len(self.models), *y.shape)), np.zeros((len(self.models), *y.shape[:2]))
+        exact = np.asarray(value, float)
+        for i, model in enumerate(self.models):
+            approximate, error_k = self._kernel(size, power, model)
+            if model.fft:
+                normwise[i] = convolution.fft_bound(approximate, _norms(error_k), exact, _norms(error[i]), model)
+            else:
+                errors[i] = convolution.direct_error(approximate, error_k, exact, error[i], model)
+        return y, errors, normwise
+
+    def _windowed_chain(self, power: int, window: int) -> Term:
+        """Order p of `kb` over all index tuples inside the newest `window` inputs.
+
+        All schemes form the coefficients of products of (ā + u t) by products and additions only, so their
+        errors are relative to the same expression with absolute values.
+        """
+        A, B, C = (v.astype(self.kind) for v in (self.r.A, self.r.B, self.r.C))
+        if self.r.structure != "diagonal":
+            return self._windowed_by_restart(power, window)
+        powered = B
+        for _ in range(power - 1):
+            powered = powered * B
+        window = min(window, max(1, self.u.shape[-1]))
+        value = _sliding_chain(A, self.u, power, window, C * powered).real * self.r.weight
+        sizes = _sliding_chain(
+            np.abs(A).astype(float), np.abs(self.u).astype(float), power, window, np.abs(C * powered).astype(float)
+        )
+        sizes = sizes * self.r.weight
+        errors = np.empty((len(self.models), *value.shape))
+        for i, model in enumerate(self.models):
+            roundings = window * (COMPLEX_PRODUCT + 2) + power * (2 * COMPLEX_PRODUCT + 2) + COMPLEX_PRODUCT
+            roundings += 3 + model.depth(B.shape[-1])
+            errors[i] = correlation.count(roundings, np.array(model.unit)) * sizes + window * 16 * model.tiny
+        return value, errors * INFLATION, np.zeros((len(self.models), *value.shape[:2]))
+
+    def _windowed_by_restart(self, power: int, window: int) -> Term:
+        """The same for coupled transitions: for every k a chain from rest, `window` inputs long."""
+        batch, channels, length = self.u.shape
+        padded = np.concatenate([np.zeros((batch, channels, window - 1), self.u.dtype), self.u], axis=-1)
+        # every window becomes a batch row; its last output is the value wanted
+        rows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)  # (batch, H, L, window)
+        rows = np.moveaxis(rows, 2, 1).reshape(batch * length, channels, window)
+        run = _Run(self.r, np.ascontiguousarray(rows), self.models, None).recurrence("input", power, power)
+        y = np.moveaxis(run[0][..., -1].reshape(batch, length, channels), 1, -1)
+        error = np.moveaxis(run[1][..., -1].reshape(len(self.models), batch, length, channels), 2, -1)
+        return y, error, np.zeros((len(self.models), batch, channels))
+
+    def sum(self, terms: Sequence[Term]) -> Term:
+        """Sum of the terms from left to right, with the rounding of each addition."""
+        value, error, normwise = terms[0]
+        unit, _ = units(self.models, value.ndim)
+        for term in terms[1:]:
+            value = value + term[0]
+            error = (error + term[1]) * (1 + 2 * unit) + unit * np.abs(value).astype(float)
+            normwise = (normwise + term[2]) * (1 + 2 * unit[..., 0])
+        return value, error * INFLATION, normwise
+
+
+def _sliding_chain(A: Array, u: Array, power: int, window: int, output: Array) -> Array:
+    """Σ_n output_n s_n(k) with s the coefficient of t^{p-1} in Σ_i u_i Π_{j>i} (ā + u_j t) over a window."""
+    time_first = np.moveaxis(u, -1, 0)[..., None]  # (L, batch, H, 1)
+    kind = np.result_type(A, u)
+    length = u.shape[-1]
+    result = np.zeros(u.shape, kind)
+    elements = A.size * u.shape[0] * (2 * power) * 4
+    piece = max(4 * window, (1 << 22) // max(1, elements) // window * window)
+
+    def combine(old: tuple[Array, ...], new: tuple[Array, ...]) -> tuple[Array, ...]:
+        s_old, q_old, s_new, q_new = (np.moveaxis(v, 1, 0) for v in (*old, *new))
+        s = correlation.truncated_product(s_old, q_new) + s_new
+        return np.moveaxis(s, 0, 1), np.moveaxis(correlation.truncated_product(q_old, q_new), 0, 1)
+
+    for start in range(0, length, piece):
+        first = max(0, start - window + 1)
+        inputs = time_first[first : start + piece]
+        shape = (len(inputs), power, *inputs.shape[1:3], A.shape[-1])
+        s, q = np.zeros(shape, kind), np.zeros(shape, kind)
+        s[:, 0] = inputs
+        q[:, 0] = A
+        if power > 1:
+            q[:, 1] = inputs
+        sums = correlation.sliding((s, q), window, combine)[power - 1]  # (batch, H, M, T)
+        values = np.einsum("hm,bhmt->bht", output, sums)
+        result[..., start : start + piece] = values[..., start - first :]
+    return result
+
+
+def _norms(errors: Array) -> Array:
+    return np.asarray(np.sqrt((np.asarray(errors, float) ** 2).sum(axis=-1)) * INFLATION)

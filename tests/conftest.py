@@ -1,0 +1,16 @@
+"""Hypothesis profiles: `HYPOTHESIS_PROFILE=dev|ci|nightly`, by default `ci` where CI is set and `dev` elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# No profile has a deadline: the machines share their cores, so a slow example says nothing.
+settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# Random and long; failing examples stay in .hypothesis/ and are tried first next time.
+settings.register_profile(
+    "nightly", deadline=None, max_examples=2000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

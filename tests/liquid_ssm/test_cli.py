@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from liquid_ssm.cli import main
+from liquid_ssm.discretize import DISCRETIZATIONS
+from liquid_ssm.errors import OracleInconclusive, UnstableRecurrence
+from liquid_ssm.initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
+from liquid_ssm.problem import CORRELATIONS, DTYPES, MODES
+from liquid_ssm.registry import backend_names
+from liquid_ssm.report import Report, RoundingRow
+
+PASSED = RoundingRow("numpy", "s4", "float64", "pass", 1e-16, 1e-16, 1e-16, 0.5, "componentwise", 3, "T1", 1e-30)
+
+
+@dataclass
+class FakeVerify:
+    """Stands in for `liquid_ssm.verify.verify`: records its arguments and returns what it is told to."""
+
+    report: Report = field(default_factory=lambda: Report((PASSED,), problem={"shape": (1, 4, 1024)}))
+    error: BaseException | None = None
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, system: object, u: object, **options: Any) -> Report:
+        self.calls.append({"system": system, "u": u, **options})
+        if self.error is not None:
+            raise self.error
+        if options["progress"] is not None:
+            for done in range(3):
+                options["progress"](done, 2, f"step[{done}]")
+        return self.report
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeVerify:
+    module = ModuleType("liquid_ssm.verify")
+    fake = FakeVerify()
+    module.verify = fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "liquid_ssm.verify", module)
+    return fake
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    # Colours asked for by the environment would reach captured output too.
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "GITHUB_ACTIONS", "PY_COLORS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: object) -> Result:
+        with pytest.raises(SystemExit) as left:
+            main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return Result(int(left.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def strict(text: str) -> dict[str, Any]:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return dict(json.loads(text, parse_constant=refuse))
+
+
+def test_default_run_verifies_the_electrocardiogram(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    result = run("verify")
+    assert result.code == 0
+    call = fake.calls[0]
+    u = call.pop("u")
+    assert u.shape == (1, 4, 1024)
+    assert np.abs(u).max() == 1.0
+    system = call.pop("system")
+    assert (system.structure, system.n_channels, system.n_state) == ("diagonal", 4, 64)
+    assert call.pop("progress") is not None
+    assert call == {
+        "backends": None,
+        "modes": None,
+        "order": 3,
+        "window": 32,
+        "correlations": None,
+        "dtypes": None,
+        "discretization": "bilinear",
+        "seed": 0,
+        "oracle_budget": 2**21,
+    }
+    assert "electrocardiogram distributed by PyWavelets, scaled to max |u| = 1" in result.out
+    assert "s4d-lin, bilinear, n_state 64, dt 0.001 to 0.1, seed 0" in result.out
+    assert "s4, liquid, truncated, kb, pb; order 3, windows none and 32, all and adjacent" in result.out
+    assert f"backends  {', '.join(backend_names())}; float32, float64" in result.out
+    assert result.out.endswith("\nPASS: 1 of 1 rows within their bound\n")
+
+
+def test_every_option_reaches_verify(fake: FakeVerify, run: Callable[..., Result], tmp_path: Path) -> None:
+    np.save(tmp_path / "u.npy", np.array([[1.0, 2, 3], [4, 5, 6]]))
+    result = run(
+        *("verify", "--signal", tmp_path / "u.npy", "--mode", "kb", "--mode", "pb", "--order", 2, "--window", 5),
+        *("--correlations", "adjacent", "--backend", "numpy", "--init", "legs", "--discretization", "zoh"),
+        *("--dtype", "float32", "--n-state", 8, "--channels", 3, "--dt-min", 0.01, "--dt-max", 0.02),
+        *("--seed", 7, "--oracle-budget", 99),
+    )
+    assert result.code == 0
+    call = fake.calls[0]
+    np.testing.assert_array_equal(call["u"][:, 2], [[1.0, 2, 3], [4, 5, 6]])
+    system = call["system"]
+    assert (system.structure, system.n_channels, system.n_state) == ("dplr", 3, 8)
+    assert 0.01 <= system.dt.min() <= system.dt.max() <= 0.02
+    given = {k: v for k, v in call.items() if k not in ("system", "u", "progress")}
+    assert given == {
+        "backends": ["numpy"],
+        "modes": ["kb", "pb"],
+        "order": 2,
+        "window": 5,
+        "correlations": ["adjacent"],
+        "dtypes": ["float32"],
+        "discretization": "zoh",
+        "seed": 7,
+        "oracle_budget": 99,
+    }
+    assert "2 x 3 taken as channels x length" in result.out
+
+
+def test_seed_gives_the_system(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    for seed in (1, 1, 2):
+        run("verify", "--seed", seed)
+    first, again, other = (call["system"].C for call in fake.calls)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("init", INITIALIZATIONS)
+def test_discretization_goes_with_the_initialization(fake: FakeVerify, run: Callable[..., Result], init: str) -> None:
+    assert run("verify", "--init", init, "--n-state", 8).code == 0
+    assert fake.calls[0]["discretization"] == DEFAULT_DISCRETIZATION[init]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "window"),
+    [
+        (["--window", "0"], None),
+        (["--no-window"], None),
+        (["--no-window", "--window", "0"], None),
+        (["--order", "40"], 40),
+        (["--order", "4"], 32),
+        (["--window", "3"], 3),
+    ],
+)
+def test_window(fake: FakeVerify, run: Callable[..., Result], arguments: list[str], window: int | None) -> None:
+    result = run("verify", *arguments)
+    assert result.code == 0
+    assert fake.calls[0]["window"] == window
+    assert ("windows none," if window is None else f"windows none and {window},") in result.out
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["pass"], 0),
+        (["pass", "rejected"], 0),
+        (["pass", "fail"], 1),
+        (["pass", "inconclusive"], 1),
+        (["rejected"], 1),
+        ([], 1),
+    ],
+)
+def test_exit_code(fake: FakeVerify, run: Callable[..., Result], statuses: list[str], code: int) -> None:
+    fake.report = Report(tuple(RoundingRow("numpy", "s4", "float64", status) for status in statuses))
+    assert run("verify").code == code
+
+
+def test_json_on_standard_output_is_alone(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    result = run("verify", "--json", "-")
+    assert result.code == 0
+    document = strict(result.out)
+    assert document["passed"] is True
+    problem = document["problem"]
+    # What verify put there stays, what only the command line knows is added.
+    assert problem["shape"] == [1, 4, 1024]
+    assert problem["signal"] == "ecg"
+    assert problem["signal_rate"] is None
+    assert (problem["init"], problem["discretization"], problem["dt_max"]) == ("s4d-lin", "bilinear", 0.1)
+    for text in ("electrocardiogram", "step[1]", "Rounding, float64", "PASS: 1 of 1"):
+        assert text in result.err
+
+
+def test_json_and_html_files(fake: FakeVerify, run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("verify", "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")
+    assert result.code == 0
+    assert "PASS" in result.out
+    assert strict((tmp_path / "r.json").read_text())["problem"]["n_state"] == 64
+    page = (tmp_path / "r.html").read_text()
+    assert "PASS: 1 of 1 rows" in page
+    assert "electrocardiogram" in page
+
+
+def test_quiet_prints_the_verdict_only(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    result = run("verify", "--quiet")
+    assert result.out == "PASS: 1 of 1 rows within their bound\n"
+    assert result.err == ""
+    assert fake.calls[0]["progress"] is None
+
+
+def test_quiet_with_json_on_standard_output(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    result = run("verify", "-q", "--json", "-")
+    strict(result.out)
+    assert result.err == "PASS: 1 of 1 rows within their bound\n"
+
+
+def test_progress_is_a_plain_log_where_there_is_no_terminal(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    lines = run("verify").err.splitlines()
+    assert [re.sub(r"[0-9]+\.[0-9] s", "T", line) for line in lines] == [
+        f"[{done}/2]    T  step[{done}]" for done in range(3)
+    ]
+
+
+def test_progress_is_a_bar_on_a_terminal(
+    fake: FakeVerify, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    result = run("verify")
+    assert result.code == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", result.err)
+    assert "2/2" in plain
+    # Brackets are text, not markup.
+    assert "step[2]" in plain
+    assert "\x1b" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mode", "liqid"], "unknown mode 'liqid'; allowed: s4, liquid, truncated, kb, pb. Did you mean 'liquid'?"),
+        (["--backend", "numpi"], "Did you mean 'numpy'?"),
+        (["--correlations", "adjacant"], "Did you mean 'adjacent'?"),
+        (["--dtype", "float46"], "Did you mean 'float64'"),
+        (["--init", "s4d-line"], "Did you mean 's4d-lin'"),
+        (["--discretization", "bilinaer"], "Did you mean 'bilinear'"),
+        (["--order", "0"], "order is 0; the lowest order is 1"),
+        (["--order", "-2", "--mode", "s4"], "order is -2"),
+        (["--window", "2"], "window is 2 but order is 3"),
+        (["--window", "-1"], "window is -1 but order is 3"),
+        (["--no-window", "--window", "8"], "exclude each other"),
+        (["--dt-min", "0"], "0 < dt_min <= dt_max"),
+        (["--dt-min", "-0.1"], "0 < dt_min <= dt_max"),
+        (["--dt-max", "nan"], "0 < dt_min <= dt_max"),
+        (["--dt-min", "0.2"], "0 < dt_min <= dt_max"),
+        (["--channels", "0"], "n_channels is 0"),
+        (["--n-state", "1"], "n_state is 1"),
+        (["--html", "-"], "--html needs the name of a file"),
+        (["--html", "."], "--html '.' is a directory"),
+        (["--json", ""], "--json '' is a directory"),
+        (["--json", "no/such/folder/r.json"], "there is no directory 'no/such/folder'"),
+        (["--signal", "no-such-file.wav"], "there is no file 'no-such-file.wav'"),
+        (["--signal", "."], "is a directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    fake: FakeVerify,
+    run: Callable[..., Result],
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("verify", *arguments)
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.wav", b"RIFF", "not a RIFF WAV"),
+        ("a.wav", b"", "empty (0 bytes)"),
+        ("a.csv", b"left,right\n", "is empty"),
+        ("a.csv", b"1\nnan\n", "nan at index 1 of channel 0"),
+        ("a.csv", b"1,2\n3,-inf\n", "-inf at index 1 of channel 1"),
+        ("a.csv", b"1\ntwo\n", "line 2, column 1: 'two'"),
+        ("a.flac", b"fLaC", "'.flac'; allowed: .wav"),
+        ("a.npy", np.array([1j]), "complex"),
+        ("a.npy", np.zeros((2, 2, 2)), "shape (2, 2, 2)"),
+        ("a.npy", np.zeros((1, 0)), "is empty"),
+        ("a.npy", np.array([None]), "pickle"),
+    ],
+)
+def test_bad_signals(
+    fake: FakeVerify, run: Callable[..., Result], tmp_path: Path, name: str, content: bytes | np.ndarray, said: str
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.save(tmp_path / name, content)
+    result = run("verify", "--signal", tmp_path / name)
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "--seed", "-1"],
+        ["verify", "--order", "three"],
+        ["verify", "--oracle-budget", "0"],
+        ["verify", "--no-such-option"],
+        ["verify", "positional"],
+        ["verfy"],
+        [],
+    ],
+)
+def test_usage_errors(fake: FakeVerify, run: Callable[..., Result], arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert fake.calls == []
+
+
+def test_unstable_recurrence_is_an_input_error(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    message = "the state overflows at step 17 of channel 2; |u| < 0.25 is safe."
+    fake.error = UnstableRecurrence(message, step=17, channel=2, input_bound=0.25)
+    result = run("verify")
+    assert result.code == 2
+    assert result.err == f"error: {message}\n"
+
+
+def test_an_undecided_reference_is_not_an_input_error(fake: FakeVerify, run: Callable[..., Result]) -> None:
+    fake.error = OracleInconclusive("the enclosure stayed too wide.")
+    result = run("verify")
+    assert result.code == 1
+    assert result.err == "error: the enclosure stayed too wide.\n"
+
+
+def test_an_unexpected_exception_keeps_its_traceback(fake: FakeVerify) -> None:
+    fake.error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main(["verify", "-q"])
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_write_that_fails_is_one_line(
+    fake: FakeVerify, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    result = run("verify", option, tmp_path / "r")
+    assert result.code == 2
+    assert "cannot be written: No space left on device" in result.err
+    assert "Traceback" not in result.err
+    # The result itself is not lost.
+    assert "PASS" in result.out
+
+
+def test_a_target_without_permission_is_refused_before_the_work(
+    fake: FakeVerify, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A superuser may write everywhere; so the refusal is simulated.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    result = run("verify", "--json", tmp_path / "r.json")
+    assert result.code == 2
+    assert "permission denied" in result.err
+    assert fake.calls == []
+
+
+def test_info_lists_versions_and_every_backend(run: Callable[..., Result]) -> None:
+    result = run("info")
+    assert result.code == 0
+    keys = [re.split(r"  +", line)[0] for line in result.out.splitlines()]
+    assert {"python", "numpy", "scipy", "mpmath", "python-flint", "blas", "cpu", "cores"} <= set(keys)
+    assert [key for key in keys if key.startswith("backend ")] == [f"backend {name}" for name in backend_names()]
+    assert f"\nnumpy{' ' * (max(map(len, keys)) - 5)}  {np.__version__}\n" in result.out
+
+
+def test_info_as_json(run: Callable[..., Result], tmp_path: Path) -> None:
+    document = strict(run("info", "--json", "-").out)
+    assert document["environment"]["numpy"] == np.__version__
+    assert [entry["name"] for entry in document["backends"]] == list(backend_names())
+    result = run("info", "--json", tmp_path / "i.json")
+    assert strict((tmp_path / "i.json").read_text()) == document
+    assert "numpy" in result.out
+
+
+def test_info_says_what_a_missing_backend_needs(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    from liquid_ssm import registry
+    from liquid_ssm.errors import BackendUnavailable
+
+    def missing(name: str) -> None:
+        raise BackendUnavailable(f"backend {name!r} needs numba, which is not installed. Run: pip install numba")
+
+    monkeypatch.setattr(registry, "get_backend", missing)
+    result = run("info")
+    assert result.code == 0
+    assert "not available: backend 'numpy' needs numba" in result.out
+    assert strict(run("info", "--json", "-").out)["backends"][0]["available"] is False
+
+
+def test_version(run: Callable[..., Result]) -> None:
+    from importlib.metadata import version
+
+    result = run("--version")
+    assert result.code == 0
+    assert result.out == f"liquid-ssm {version('liquid-ssm')}\n"
+
+
+def test_help_names_every_choice(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = run("verify", "--help")
+    assert result.code == 0
+    for name in (*MODES, *CORRELATIONS, *DTYPES, *INITIALIZATIONS, *DISCRETIZATIONS):
+        assert name in result.out
+
+
+def fresh(*arguments: str, code: str = "from liquid_ssm.cli import main; main()") -> subprocess.CompletedProcess[str]:
+    """A new interpreter, as the installed script runs it."""
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+
+
+def test_help_loads_no_numerical_package() -> None:
+    code = """
+import sys
+from liquid_ssm.cli import main
+try:
+    main(["verify", "--help"])
+finally:
+    print(sorted({"scipy", "mpmath", "flint", "liquid_ssm.signals", "liquid_ssm.systems"} & set(sys.modules)))
+"""
+    assert fresh(code=code).stdout.splitlines()[-1] == "[]"
+
+
+def test_input_errors_of_the_installed_command_have_no_traceback() -> None:
+    done = fresh("verify", "--signal", "no-such-file.wav")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: there is no file 'no-such-file.wav'")
+    assert done.stderr.count("\n") == 1

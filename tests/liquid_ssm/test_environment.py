@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liquid_ssm.environment import _openblas_kernels, environment, package_version
+
+
+def test_environment_names_what_a_result_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    found = environment()
+    assert found["python"].endswith(platform.python_version())
+    assert found["numpy"] == np.__version__
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in found
+    for name in ("liquid-ssm", "scipy", "mpmath", "python-flint", "blas", "platform", "cpu", "cores"):
+        assert found[name]
+    assert all(isinstance(value, str) for value in found.values())
+
+
+def test_a_missing_package_is_said() -> None:
+    assert package_version("no-such-distribution-0") == "not installed"
+
+
+def test_a_numpy_without_bundled_openblas(tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    assert _openblas_kernels(tmp_path / "numpy") == ""

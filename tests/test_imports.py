@@ -1,0 +1,56 @@
+"""What an import loads, and how long it takes; each check in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("scipy", "mpmath", "flint", "torch", "numba", "pykeops", "triton", "rich", "typer")
+
+
+def run(code: str, folder: Path) -> str:
+    """Standard output of `code` in a new interpreter, away from the source tree."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def loaded_by(imports: str, folder: Path) -> set[str]:
+    return set(run(f"import sys\n{imports}\nprint(*sorted(sys.modules))", folder).split())
+
+
+EVERY_MODULE = """
+import importlib, pkgutil, {package}
+for module in pkgutil.walk_packages({package}.__path__, "{package}."):
+    importlib.import_module(module.name)
+"""
+
+
+def test_import_is_lazy(tmp_path: Path) -> None:
+    loaded = loaded_by("import liquid_ssm", tmp_path)
+    assert "liquid_ssm" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_import_takes_under_50_ms_more_than_numpy(tmp_path: Path) -> None:
+    code = "import numpy, time; t = time.perf_counter(); import liquid_ssm; print(time.perf_counter() - t)"
+    # The least of five: other processes and a cold file cache only ever add.
+    assert min(float(run(code, tmp_path)) for _ in range(5)) < 0.05
+
+
+@pytest.mark.parametrize("package", ["liquid_ssm.backends", "liquid_ssm.oracle"])
+def test_folders_never_load_under_their_bare_names(package: str, tmp_path: Path) -> None:
+    loaded = loaded_by(EVERY_MODULE.format(package=package), tmp_path)
+    assert package in loaded
+    assert not {name.partition(".")[0] for name in loaded} & {"backends", "oracle"}
+
+
+def test_oracle_loads_nothing_else_of_the_package(tmp_path: Path) -> None:
+    loaded = loaded_by(EVERY_MODULE.format(package="liquid_ssm.oracle"), tmp_path)
+    # The parent package is loaded by Python itself; it must bring no sibling along.
+    own = {name for name in loaded if name.startswith("liquid_ssm.")}
+    assert "liquid_ssm.oracle.realization" in own
+    assert {name for name in own if not name.startswith("liquid_ssm.oracle")} == set()
