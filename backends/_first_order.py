@@ -1,7 +1,7 @@
 """First-order linear recurrences by compiled solvers: SciPy's filter and LAPACK's banded solve.
 
-Both take the start as an additional first step, so that cutting a sequence and carrying the state
-repeats the same operations bit for bit.
+Both take the start as an additional first step, so that a sequence that is cut and continued from
+the carried state goes through the same operations.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def varying_recurrence(a: Array, drive: Array, start: Any) -> Array:
 
     Accuracy:
         One rounded product and one rounded addition per step, complex if drive is.  BLAS may fuse the
-        two, that is add the real products to v_k in another order.
+        two, that is add the real products to v_k in another order, and OpenBLAS 0.3.21 (SciPy 1.12) does
+        so at every second complex64 step: there a cut changes the rounding.
     """
     from scipy.linalg import lapack  # type: ignore[import-untyped, unused-ignore]
 

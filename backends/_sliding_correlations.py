@@ -43,8 +43,7 @@ def moving_products(u: Array, order: int, window: int, previous: Array | None) -
     products = _extended_products(u, order, previous, window - 1)
     terms = np.empty((order - 1, *u.shape), u.dtype)
     for p in range(2, order + 1):
-        # The first p - 1 of the earlier inputs end no product of p known inputs.
-        earlier, current = products[p - 2, ..., p - 1 : window - 1], products[p - 2, ..., window - 1 :]
+        earlier, current = products[p - 2, ..., : window - 1], products[p - 2, ..., window - 1 :]
         blocks = in_blocks(current, window - p + 1, earlier)
         none = np.zeros((), u.dtype)
         sums = [older + newer for older, newer in sliding_aggregate(blocks, lambda x: x, add, none)]

@@ -1,4 +1,4 @@
-"""Sphinx configuration; two pages get their tables from the installed package, so that they cannot go stale."""
+"""Sphinx configuration; what can be read off the installed package is, so that it cannot go stale."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
+import liquid_ssm.oracle
 from liquid_ssm.backend import PRIMITIVES
 from liquid_ssm.problem import STRUCTURES
 from liquid_ssm.registry import BUILT_IN
@@ -39,7 +41,7 @@ default_role = "code"
 
 # Names of other projects, without a network to fetch their inventories; bare names, which annotations that are only
 # imported for the type checker leave unresolved.
-nitpick_ignore_regex = [(r"py:.*", r"\w+|(numpy|np|npt|scipy|typer|collections|os|pathlib|typing)\..*")]
+nitpick_ignore_regex = [(r"py:.*", r"\w+|(flint|mpmath|numpy|np|npt|scipy|typer|collections|os|pathlib|typing)\..*")]
 
 GENERATED = Path(__file__).parent / "_generated"
 
@@ -79,23 +81,38 @@ def write_command_line(folder: Path) -> None:
     (folder / "command-line.md").write_text(page, encoding="utf-8")
 
 
+def write_oracle_modules(folder: Path) -> None:
+    """One section for each module of the oracle."""
+    names = [f"liquid_ssm.oracle.{module.name}" for module in iter_modules(liquid_ssm.oracle.__path__)]
+    sections = [f"### `{name}`\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n" for name in names]
+    (folder / "oracle.md").write_text("\n".join(sections), encoding="utf-8")
+
+
 def write_generated(app: Any) -> None:
     GENERATED.mkdir(exist_ok=True)
     write_backend_table(GENERATED)
     write_command_line(GENERATED)
+    write_oracle_modules(GENERATED)
 
 
 def plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text with `code`, not reStructuredText: keep |u|, P* and colons as they are."""
+    code = False
     for i, line in enumerate(lines):
-        # A star that opens the line is a bullet; every other part between backticks is code.
+        # Code may go on in the next line, not in the next paragraph.
+        code = code and bool(line.strip())
+        # A star that opens the line is a bullet.
         opening = re.match(r"\s*(?:\* )?", line).group()  # type: ignore[union-attr]  # matches any line
-        parts = line[len(opening) :].split("`")
-        parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
         # In these places napoleon takes what stands before a colon for the type, which the signature gives.
         sentence = lines[i - 1].strip() == "Returns:" if i else what in ("attribute", "data", "property")
-        empty_type = ": " if sentence else ""
-        lines[i] = opening + empty_type + "`".join(parts)
+        text = opening + (": " if sentence else "")
+        for j, part in enumerate(line[len(opening) :].split("`")):
+            if j:
+                code = not code
+                # A letter right after code, as in `x`s, needs an escaped blank between them.
+                text += "`\\ " if not code and part[:1].isalnum() else "`"
+            text += part if code else re.sub(r"([|*])", r"\\\1", part)
+        lines[i] = text
 
 
 def setup(app: Any) -> None:

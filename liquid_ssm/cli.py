@@ -208,13 +208,15 @@ def verify(
 
     out = sys.stderr if json == "-" else sys.stdout
     if not quiet:
-        kinds = f"order {order}, windows {'none' if newest is None else f'none and {newest}'}"
+        windows = "none" if newest is None else f"none and {newest}"
+        products = " and ".join(correlations or CORRELATIONS)
+        computed = f"{', '.join(mode) if mode else 'all of the system'}; order {order}, windows {windows}, {products}"
         print(f"signal    {_describe(loaded)}", file=out)
         print(f"u         batch {u.shape[0]} (signal channels) x {channels} (system channels) x {u.shape[2]}", file=out)
         print(
             f"system    {init}, {method}, n_state {system.n_state}, dt {dt_min:g} to {dt_max:g}, seed {seed}", file=out
         )
-        print(f"modes     {', '.join(mode or MODES)}; {kinds}, {' and '.join(correlations or CORRELATIONS)}", file=out)
+        print(f"modes     {computed}", file=out)
         print(f"backends  {', '.join(backend or names)}; {', '.join(dtype or DTYPES)}\n", file=out, flush=True)
 
     from .verify import verify as run

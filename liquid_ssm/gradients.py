@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Gradients
-from .modes import Primitives, State, commutes, initial_state, input_power_response
+from .modes import Primitives, State, commutes, initial_state, input_power_response, order_first
 from .problem import ModeSpec
 
 Array = Any
@@ -74,7 +74,7 @@ def _with_correlations_vjp(
             "order": spec.order,
             "kind": "elementary" if spec.correlations == "all" else "running",
             "window": spec.window,
-            "sums": start.sums,
+            "sums": order_first(start.sums),
             "previous": previous,
         }
         terms, _ = backend.correlate(u, **options)
@@ -85,7 +85,7 @@ def _with_correlations_vjp(
             grad_response = (terms[p - 2] * grad_y).sum(axis=(0, 2))[:, None]
             total.add(backend.kernel_vjp(system, 1, p, grad_response))
         grad_u, grad_sums, grad_previous = backend.correlate_vjp(
-            u, grad_terms, None if final is None else final.sums, **options
+            u, grad_terms, None if final is None else order_first(final.sums), **options
         )
         grad_extended[..., held:] += grad_u
         if grad_previous is not None:
@@ -140,7 +140,7 @@ def _with_correlations_vjp(
             if grad_before is not None:
                 grad_extended[..., :held] += grad_before
     grad_previous = None if previous is None else grad_extended[..., :held]
-    return Gradients(total.parameters, grad_extended[..., held:], State(grad_x, grad_sums, grad_previous))
+    return Gradients(total.parameters, grad_extended[..., held:], State(grad_x, order_first(grad_sums), grad_previous))
 
 
 def _padded(grad_y: Array, held: int) -> Array:

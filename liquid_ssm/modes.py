@@ -128,9 +128,10 @@ def _with_correlations(
             order=spec.order,
             kind="elementary" if spec.correlations == "all" else "running",
             window=spec.window,
-            sums=start.sums if start else None,
+            sums=order_first(start.sums) if start else None,
             previous=previous,
         )
+        sums = order_first(sums)
         for p in orders:
             y = y + input_power_response(backend, system, p)[:, None] * terms[p - 2]
     elif spec.correlations == "all":
@@ -167,6 +168,11 @@ def _with_correlations(
 def input_power_response(backend: Primitives, system: Any, power: int) -> Array:
     """weight · Re(C B̄^{∘power}), (H,): what Eq. 15 multiplies a correlation with."""
     return backend.kernel(system, 1, power=power)[:, 0]
+
+
+def order_first(sums: Array | None) -> Array | None:
+    """Sums between the layout of a `State` (batch, n, H) and that of `correlate` (n, batch, H)."""
+    return None if sums is None else sums.swapaxes(0, 1)
 
 
 def state_shapes(system: Any, spec: ModeSpec, batch: int) -> dict[str, tuple[int, ...]]:

@@ -105,7 +105,12 @@ def reference(
     if mode == "liquid":
         total = run.recurrence("liquid")
     elif mode == "truncated" or (
-        mode == "kb" and correlations == "all" and window is None and realization.structure == "diagonal"
+        # diagonal matrices commute: every backend computes these as orders of `truncated`
+        mode == "kb"
+        and correlations == "all"
+        and window is None
+        and order > 1
+        and realization.structure == "diagonal"
     ):
         total = run.recurrence("drive", order)
     else:
@@ -307,6 +312,8 @@ class _Run:
     def _windowed_by_restart(self, power: int, window: int) -> Term:
         """The same for coupled transitions: for every k a chain from rest, `window` inputs long."""
         batch, channels, length = self.u.shape
+        if length == 0:
+            return self.u, np.zeros((len(self.models), *self.u.shape)), np.zeros((len(self.models), batch, channels))
         padded = np.concatenate([np.zeros((batch, channels, window - 1), self.u.dtype), self.u], axis=-1)
         # every window becomes a batch row; its last output is the value wanted
         rows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)  # (batch, H, L, window)

@@ -39,7 +39,7 @@ class FakeVerify:
             raise self.error
         if options["progress"] is not None:
             for done in range(3):
-                options["progress"](done, 2, f"step[{done}]")
+                options["progress"](done, 2, f"[red]step {done}")
         return self.report
 
 
@@ -104,7 +104,7 @@ def test_default_run_verifies_the_electrocardiogram(fake: FakeVerify, run: Calla
     }
     assert "electrocardiogram distributed by PyWavelets, scaled to max |u| = 1" in result.out
     assert "s4d-lin, bilinear, n_state 64, dt 0.001 to 0.1, seed 0" in result.out
-    assert "s4, liquid, truncated, kb, pb; order 3, windows none and 32, all and adjacent" in result.out
+    assert "modes     all of the system; order 3, windows none and 32, all and adjacent" in result.out
     assert f"backends  {', '.join(backend_names())}; float32, float64" in result.out
     assert result.out.endswith("\nPASS: 1 of 1 rows within their bound\n")
 
@@ -136,6 +136,8 @@ def test_every_option_reaches_verify(fake: FakeVerify, run: Callable[..., Result
         "oracle_budget": 99,
     }
     assert "2 x 3 taken as channels x length" in result.out
+    assert "modes     kb, pb; order 2, windows none and 5, adjacent" in result.out
+    assert "backends  numpy; float32\n" in result.out
 
 
 def test_seed_gives_the_system(fake: FakeVerify, run: Callable[..., Result]) -> None:
@@ -197,7 +199,7 @@ def test_json_on_standard_output_is_alone(fake: FakeVerify, run: Callable[..., R
     assert problem["signal"] == "ecg"
     assert problem["signal_rate"] is None
     assert (problem["init"], problem["discretization"], problem["dt_max"]) == ("s4d-lin", "bilinear", 0.1)
-    for text in ("electrocardiogram", "step[1]", "Rounding, float64", "PASS: 1 of 1"):
+    for text in ("electrocardiogram", "[red]step 1", "Rounding, float64", "PASS: 1 of 1"):
         assert text in result.err
 
 
@@ -227,7 +229,7 @@ def test_quiet_with_json_on_standard_output(fake: FakeVerify, run: Callable[...,
 def test_progress_is_a_plain_log_where_there_is_no_terminal(fake: FakeVerify, run: Callable[..., Result]) -> None:
     lines = run("verify").err.splitlines()
     assert [re.sub(r"[0-9]+\.[0-9] s", "T", line) for line in lines] == [
-        f"[{done}/2]    T  step[{done}]" for done in range(3)
+        f"[{done}/2]    T  [red]step {done}" for done in range(3)
     ]
 
 
@@ -240,8 +242,9 @@ def test_progress_is_a_bar_on_a_terminal(
     assert result.code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", result.err)
     assert "2/2" in plain
-    # Brackets are text, not markup.
-    assert "step[2]" in plain
+    # A bar draws over itself; brackets are text, not markup.
+    assert "\x1b[2K" in result.err
+    assert "[red]step 2" in plain
     assert "\x1b" not in result.out
 
 
@@ -437,21 +440,26 @@ def test_help_names_every_choice(run: Callable[..., Result], monkeypatch: pytest
         assert name in result.out
 
 
-def fresh(*arguments: str, code: str = "from liquid_ssm.cli import main; main()") -> subprocess.CompletedProcess[str]:
-    """A new interpreter, as the installed script runs it."""
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+def fresh(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """A new interpreter that runs `code` and then the command, as the installed script does."""
+    command = [sys.executable, "-c", f"{code}\nfrom liquid_ssm.cli import main\nmain()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+FAKE = """
+import sys, types
+from liquid_ssm.report import Report, RoundingRow
+def verify(*_, **__):
+    {body}
+sys.modules["liquid_ssm.verify"] = module = types.ModuleType("liquid_ssm.verify")
+module.verify = verify
+"""
 
 
 def test_help_loads_no_numerical_package() -> None:
-    code = """
-import sys
-from liquid_ssm.cli import main
-try:
-    main(["verify", "--help"])
-finally:
-    print(sorted({"scipy", "mpmath", "flint", "liquid_ssm.signals", "liquid_ssm.systems"} & set(sys.modules)))
-"""
-    assert fresh(code=code).stdout.splitlines()[-1] == "[]"
+    heavy = {"scipy", "mpmath", "flint"}
+    code = f"import atexit, sys; atexit.register(lambda: print(sorted({heavy} & set(sys.modules))))"
+    assert fresh("verify", "--help", code=code).stdout.splitlines()[-1] == "[]"
 
 
 def test_input_errors_of_the_installed_command_have_no_traceback() -> None:
@@ -460,3 +468,18 @@ def test_input_errors_of_the_installed_command_have_no_traceback() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("error: there is no file 'no-such-file.wav'")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_bug_of_the_installed_command_has_pythons_traceback() -> None:
+    done = fresh("verify", "-q", code=FAKE.format(body="1 / 0"))
+    assert done.returncode == 1
+    assert "\nTraceback (most recent call last):\n" in "\n" + done.stderr
+    assert done.stderr.endswith("\nZeroDivisionError: division by zero\n")
+
+
+def test_a_file_name_that_the_terminal_cannot_show(tmp_path: Path) -> None:
+    np.save(tmp_path / "naïve.npy", np.zeros(3))
+    code = FAKE.format(body='return Report((RoundingRow("numpy", "s4", "float64", "pass"),))')
+    done = fresh("verify", "--signal", str(tmp_path / "naïve.npy"), code=code, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "na\\xefve.npy" in done.stdout

@@ -72,6 +72,7 @@ def test_single_precision_is_widened_exactly() -> None:
     for name, array in given.items():
         assert getattr(system, name).dtype.itemsize == 2 * array.dtype.itemsize
         np.testing.assert_array_equal(getattr(system, name), array)
+        assert not getattr(system, name).flags.writeable
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -215,6 +216,8 @@ def test_values_must_be_finite_and_floating(structure: str, name: str) -> None:
         ("mimo", {"B": np.ones((H, M))}),
         ("mimo", {"C": np.ones((M, H))}),
         ("mimo", {"C": np.ones((H + 1, M))}),
+        ("mimo", {"C": np.ones((H, M + 1))}),
+        ("mimo", {"B": np.ones((M + 1, H)), "C": np.ones((H, M + 1))}),
         ("mimo", {"dt": np.ones(H)}),
         ("dense", {"A": -np.ones((H, M, M + 1))}),
         ("dense", {"A": -np.ones((M, M))}),
@@ -246,9 +249,14 @@ def dense_of(A: np.ndarray) -> ContinuousSystem:
     return ContinuousSystem.dense(np.stack([stable, A]), np.ones((2, N)), np.ones((2, N)), 0.1)
 
 
-def rotated(A: np.ndarray) -> np.ndarray:
-    Q = np.linalg.qr(np.random.default_rng(5).normal(size=A.shape))[0]
+def rotated(A: np.ndarray, seed: int = 5) -> np.ndarray:
+    Q = np.linalg.qr(np.random.default_rng(seed).normal(size=A.shape))[0]
     return Q @ A @ Q.T
+
+
+def far_from_normal(eigenvalue: float, seed: int) -> np.ndarray:
+    """Its slowest eigenvalue has κ = 3e5, so the eigensolver finds it to 2e-8 only, and δ is 8e-14."""
+    return rotated(np.diag([eigenvalue, -1, -2, -3, -4, -5]) + np.triu(np.full((6, 6), 30.0), 1), seed)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +269,8 @@ def rotated(A: np.ndarray) -> np.ndarray:
         # A defective stable matrix, whose computed eigenvalues spread by u^(1/4).
         rotated(-0.1 * np.eye(4) + np.eye(4, k=1)),
         np.array([[-1e-3]]),
+        # Of these, some are found with a positive real part.
+        *[far_from_normal(-1e-10, seed) for seed in range(6)],
     ],
 )
 def test_stable_dense_matrices_are_taken(A: np.ndarray) -> None:
@@ -274,6 +284,7 @@ def test_stable_dense_matrices_are_taken(A: np.ndarray) -> None:
         np.array([[1e-20]]),
         np.diag([-1.0, -2.0, 1e-12]),
         rotated(np.diag([-1.0, -2.0, 1e-3])),
+        *[far_from_normal(1e-6, seed) for seed in range(3)],
         # Defective: the eigenvalue's condition number is infinite, the matrix is unstable all the same.
         np.array([[1.0, 1.0], [0.0, 1.0]]),
         np.array([[-1.0, 5.0], [-5.0, 1.5]]),

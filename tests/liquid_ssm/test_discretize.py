@@ -348,5 +348,5 @@ def test_overflow_is_reported(method: str) -> None:
     ones = np.ones((1, 2))
     with pytest.raises(ParameterError, match="leaves the range of float64"):
         discretize(ContinuousSystem.dense(huge, ones, ones, 1e10), method)
-    with pytest.raises(ParameterError, match="A_bar is not finite|B_bar is not finite"):
+    with pytest.raises(ParameterError, match=r"A_bar is not finite|B_bar is not finite"):
         discretize(ContinuousSystem(-1e300 * ones, 1e300 * ones, ones, 1e10), method)

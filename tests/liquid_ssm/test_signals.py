@@ -169,6 +169,7 @@ def test_wav_refused(tmp_path: Path, content: bytes, said: str) -> None:
         ("left;right\n1;2\n\n3;4\n", [[1, 3], [2, 4]]),
         ("# made by hand\n1\t2\r\n# between\r\n3\t4\r\n", [[1, 3], [2, 4]]),
         ("  1   2\n 3 4  \n", [[1, 3], [2, 4]]),
+        ("left, mV;right, mV\n1;2\n", [[1], [2]]),
         ('"time, s","u"\n"0.5", 1\n', [[0.5], [1]]),
         ("\ufeff1,2\n3,4\n", [[1, 3], [2, 4]]),
         ("7", [[7]]),
@@ -283,6 +284,14 @@ def test_archive_with_several_arrays(tmp_path: Path) -> None:
 def test_archive_without_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz")
     refused(tmp_path / "a.npz", "holds nothing")
+
+
+@pytest.mark.parametrize("content", [b"\x93NUMPY", b"anything"])
+def test_archive_that_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(2)) if content.startswith(b"\x93") else file.write(content)
+    refused(path, "not an NPZ file")
 
 
 def test_a_header_that_announces_more_than_memory_holds(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_arrays_share_the_widest_precision(dtypes: Any, complex_kind: type, real
     assert system.dtype == real_kind
     for array, dtype in zip(system.parameters.values(), dtypes, strict=True):
         assert array.dtype == (complex_kind if np.dtype(dtype).kind == "c" else real_kind)
+        assert not array.flags.writeable
 
 
 @pytest.mark.parametrize("structure", SHAPES)

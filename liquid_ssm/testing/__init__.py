@@ -1,0 +1,1 @@
+"""What tests of backends are made of; needs the extra `test`."""
