@@ -27,8 +27,8 @@ def elementary(u: Array, start: Array) -> Array:
         (P, ..., L).
 
     Accuracy:
-        A step rounds a term at most twice, so after L steps the error is at most
-        ((1 + u)^(2L) - 1) times the value for absolute inputs.
+        A term of e_p passes through at most L additions and p - 1 products, so the error is at most
+        ((1 + u)^(L + p - 1) - 1) e_p(|u|).
     """
     steps = np.moveaxis(u, -1, 0)
     e = np.empty((len(steps), *start.shape), u.dtype)
@@ -70,9 +70,9 @@ def windowed_elementary(u: Array, order: int, window: int) -> Array:
         (P, ..., L).
 
     Accuracy:
-        With n = min(window, L) a factor of a term is rounded at most 2n times in suffix and prefix
-        together, once in their product and ceil(log2(P + 1)) times in the sum; so the error is at most
-        ((1 + u)^(2n + 1 + ceil(log2(P + 1))) - 1) times the value for absolute inputs.
+        A term of e_p passes through at most n = min(window, L) additions in suffix and prefix together,
+        p - 1 products and ceil(log2(p + 1)) additions in the product of the two polynomials, so the
+        error is at most ((1 + u)^(n + p - 1 + ceil(log2(p + 1))) - 1) e_p(|u|).
     """
     blocks = _Blocks(u.shape[-1], window)
     if blocks.count == 0:

@@ -218,7 +218,7 @@ def _check_finite(
     advice = (
         "no input bound is known for this structure; reduce dt or scale u down."
         if limit is None
-        else "its transition alone grows, so no input is safe; reduce dt or use the bilinear discretisation."
+        else "its transition alone does not contract (|ā| >= 1), so no input is safe; use the bilinear or zoh discretisation."
         if limit <= 0
         else f"|u| < {limit:.3g} is a bound below which the liquid state stays bounded; scale u down or reduce dt."
     )

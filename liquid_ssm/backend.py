@@ -132,12 +132,16 @@ class Backend(ABC):
     linear_method: ClassVar[Literal["recurrence", "convolution"]] = "recurrence"
     arithmetic: ClassVar[Arithmetic] = Arithmetic()
 
+    def missing_packages(self) -> tuple[str, ...]:
+        """The packages of `requires` that are not installed."""
+        return tuple(package for package in self.requires if find_spec(package) is None)
+
     def reject(self, problem: Problem) -> Rejection | None:
         """The first reason why this backend does not take `problem`, or None.  Pure and cheap."""
         able = self.capabilities
-        for package in self.requires:
-            if find_spec(package) is None:
-                return Rejection(self.name, "package", package, "not installed", f"run: {self.install}")
+        missing = self.missing_packages()
+        if missing:
+            return Rejection(self.name, "package", ", ".join(missing), "none installed", f"run: {self.install}")
         if problem.dtype not in able.dtypes:
             return Rejection(self.name, "dtype", " or ".join(able.dtypes), problem.dtype, "convert u with .astype")
         if problem.device not in able.devices:

@@ -37,31 +37,30 @@ def backend_names() -> tuple[str, ...]:
 
 
 @cache
+def _instance(name: str) -> Backend:
+    """The backend of that name, whether or not the packages that it computes with are installed."""
+    if name not in _targets():
+        raise unknown_name("backend", name, backend_names())
+    module, _, attribute = _targets()[name].partition(":")
+    # Backends import what they need inside their methods, so this import fails only if one is broken.
+    backend: Backend = getattr(import_module(module), attribute)()
+    return backend
+
+
 def get_backend(name: str) -> Backend:
-    """The backend of that name.
+    """The backend of that name, ready to compute.
 
     Raises:
         ParameterError: no backend has that name.
         BackendUnavailable: a package that it needs is not installed.
     """
-    if name not in _targets():
-        raise unknown_name("backend", name, backend_names())
-    module, _, attribute = _targets()[name].partition(":")
-    # Backends import what they need inside their methods, so this import fails only if one is broken.
-    cls = getattr(import_module(module), attribute)
-    missing = [package for package in cls.requires if not _installed(package)]
+    backend = _instance(name)
+    missing = backend.missing_packages()
     if missing:
         raise BackendUnavailable(
-            f"backend {name!r} needs {', '.join(missing)}, which is not installed. Run: {cls.install}"
+            f"backend {name!r} needs {', '.join(missing)}, which is not installed. Run: {backend.install}"
         )
-    backend: Backend = cls()
     return backend
-
-
-def _installed(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,7 @@ class Choice:
 
 def rejection(name: str, problem: Problem) -> Rejection | None:
     """Why the backend of that name does not take the problem, or None."""
-    try:
-        return get_backend(name).reject(problem)
-    except BackendUnavailable as error:
-        return Rejection(name, "package", "its packages", "not installed", str(error))
+    return _instance(name).reject(problem)
 
 
 def default_backend(problem: Problem) -> Choice:

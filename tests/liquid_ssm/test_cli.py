@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -438,6 +439,74 @@ def test_help_names_every_choice(run: Callable[..., Result], monkeypatch: pytest
     assert result.code == 0
     for name in (*MODES, *CORRELATIONS, *DTYPES, *INITIALIZATIONS, *DISCRETIZATIONS):
         assert name in result.out
+
+
+SMALL = ("--n-state", "4", "--channels", "1")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "u.npy"
+    np.save(path, np.sin(np.arange(40.0)))
+    return path
+
+
+def test_every_mode_and_backend_on_a_signal(run: Callable[..., Result], small: Path) -> None:
+    result = run("verify", "--signal", small, "--order", 2, "--window", 5, *SMALL, "--json", "-")
+    assert result.code == 0
+    document = strict(result.out)
+    assert document["passed"] is True
+    rows = document["rounding"]
+    forms = [f"(2, {kind}{window})" for kind in CORRELATIONS for window in ("", ", window 5")]
+    modes = {"s4", "liquid", "truncated(2)", *(mode + form for mode in ("kb", "pb") for form in forms)}
+    computed = {(row["mode"], row["dtype"]) for row in rows if row["status"] == "pass"}
+    assert computed == {(mode, dtype) for mode in modes for dtype in DTYPES}
+    assert {row["backend"] for row in rows} == set(backend_names())
+    assert {row["mode"] for row in document["truncation"]} == modes - {"liquid"}
+    assert {row["method"] for row in document["discretization"]} == set(DISCRETIZATIONS)
+    assert document["environment"]["numpy"] == np.__version__
+    assert document["problem"]["length"] == 40
+
+
+def test_a_wrong_backend_gives_exit_code_1(
+    run: Callable[..., Result], small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from liquid_ssm.registry import get_backend
+
+    backend = get_backend("numpy")
+    right = backend.scan
+
+    def one_step_late(*arguments: Any, **options: Any) -> Any:
+        y, state = right(*arguments, **options)
+        return np.roll(y, 1, axis=-1), state
+
+    monkeypatch.setattr(type(backend), "scan", staticmethod(one_step_late))
+    result = run("verify", "--signal", small, "--mode", "liquid", "--backend", "numpy", *SMALL)
+    assert result.code == 1
+    assert "\nfail: numpy liquid float64, largest at step " in result.out
+    assert result.out.splitlines()[-1].startswith("FAIL: 2 of 2 rows outside their bound (numpy liquid float32, ")
+
+
+def test_a_stereo_wav_in_excerpts(run: Callable[..., Result], tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((2, 3, 8000, 0, "NONE", ""))
+        file.writeframes(np.random.default_rng(0).bytes(6 * 300))
+    result = run(
+        *("verify", "--signal", tmp_path / "a.wav", "--oracle-budget", 1000, "--mode", "s4", "--dtype", "float64"),
+        *("--backend", "numpy", *SMALL),
+    )
+    assert result.code == 0
+    assert "a.wav: 2 channels of 300 samples; WAV, 24-bit PCM, divided by 2^23 into [-1, 1)" in result.out
+    assert re.search(r"\ncovered in 1 row: .*300 steps.*windows of \d+ steps", result.out)
+
+
+def test_an_overflowing_recurrence_is_said_with_its_step(run: Callable[..., Result], small: Path) -> None:
+    # Euler with dt = 1 is far outside its stability limit 2 |Re λ|/|λ|², which is below 1/2 for |Im λ| >= π.
+    unstable = ("--discretization", "euler", "--dt-min", 1, "--dt-max", 1, "--n-state", 64, "--channels", 1)
+    result = run("verify", "--signal", small, *unstable, "--mode", "liquid", "--backend", "numpy", "-q")
+    assert result.code == 2
+    assert re.match(r"error: liquid in float32 left the range of the dtype at step \d+, channel 0", result.err)
+    assert "Traceback" not in result.err
 
 
 def fresh(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,119 @@
+"""Finding backends by name, and the reasons why one is not taken."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import liquid_ssm as ls
+from liquid_ssm import registry
+from liquid_ssm.backend import Backend, Capabilities
+from liquid_ssm.problem import ModeSpec, Problem
+
+
+def problem(**changes):
+    values = {
+        "spec": ModeSpec("liquid"), "structure": "diagonal", "batch": 1, "n_channels": 1, "n_modes": 1, "length": 1,
+        "dtype": "float64",
+    }  # fmt: skip
+    return Problem(**(values | changes))
+
+
+class Absent(Backend):
+    name = "absent"
+    requires = ("a_package_that_is_not_there",)
+    install = "pip install a-package"
+    capabilities = Capabilities(primitives={"scan": ("diagonal",)})
+
+
+class Present(Backend):
+    name = "present"
+    capabilities = Capabilities(primitives={"scan": ("diagonal",)}, dtypes=("float64",))
+
+
+@pytest.fixture
+def third_party(monkeypatch):
+    points = [EntryPoint(c.name, f"{__name__}:{c.__name__}", registry.ENTRY_POINT_GROUP) for c in (Absent, Present)]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    monkeypatch.setattr(registry, "import_module", lambda name: sys.modules.get(name) or import_module(name))
+    registry._targets.cache_clear()
+    registry._instance.cache_clear()
+    yield
+    monkeypatch.undo()
+    registry._targets.cache_clear()
+    registry._instance.cache_clear()
+
+
+def test_built_in_backends_come_first_and_are_cached():
+    assert registry.backend_names()[:2] == ("scipy", "numpy")
+    assert registry.get_backend("numpy") is registry.get_backend("numpy")
+
+
+def test_an_unknown_backend_is_answered_with_near_names():
+    with pytest.raises(ls.ParameterError, match="'numpy'"):
+        registry.get_backend("nump")
+
+
+def test_the_fixed_order_and_its_explanation():
+    choice = registry.default_backend(problem())
+    assert choice.backend == "scipy"
+    choice = registry.default_backend(problem(structure="dense"))
+    assert choice.backend == "numpy"
+    assert "scipy: structure: needs diagonal for scan, got dense" in choice.explain()
+
+
+def test_if_nobody_can_every_reason_is_carried():
+    with pytest.raises(ls.BackendRejected) as caught:
+        registry.default_backend(problem(device="cuda"))
+    assert {(r.backend, r.reason, r.given) for r in caught.value.rejections} == {
+        ("scipy", "device", "cuda"),
+        ("numpy", "device", "cuda"),
+    }
+    assert "scipy: device: needs cpu, got cuda" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("numpy", {"dtype": "float16"}, "dtype"),
+        ("numpy", {"device": "cuda"}, "device"),
+        ("scipy", {"gradient": True}, "gradient"),
+        ("scipy", {"structure": "dplr"}, "structure"),
+    ],
+)
+def test_each_reason(name, changes, reason):
+    found = registry.rejection(name, problem(**changes))
+    assert found is not None
+    assert found.reason == reason
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_missing_package_is_a_rejection_with_the_install_command():
+    found = registry.rejection("absent", problem())
+    assert found is not None
+    assert found.reason == "package"
+    assert "pip install a-package" in str(found)
+    with pytest.raises(ls.BackendUnavailable, match="pip install a-package"):
+        registry.get_backend("absent")
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_missing_primitive_is_a_rejection():
+    found = registry.rejection("present", problem(spec=ModeSpec("truncated")))
+    assert found is not None
+    assert (found.reason, found.needed) == ("primitive", "cascade, which it does not have")
+    assert registry.rejection("present", problem()) is None
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_broken_backend_is_an_error_not_a_rejection(monkeypatch):
+    def broken(name):
+        raise ImportError("libfoo.so: undefined symbol")
+
+    monkeypatch.setattr(registry, "import_module", broken)
+    registry._instance.cache_clear()
+    with pytest.raises(ImportError, match="undefined symbol"):
+        registry.rejection("present", problem())
