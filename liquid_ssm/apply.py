@@ -62,7 +62,9 @@ def apply(
     problem = problem_of(system, u, spec, state=return_state or state is not None)
     if system.structure == "integrator":
         if backend not in (None, "numpy"):
-            raise BackendRejected(f"{system.name} is computed by its own NumPy code; leave backend out or give 'numpy'.")
+            raise BackendRejected(
+                f"{system.name} is computed by its own NumPy code; leave backend out or give 'numpy'."
+            )
         y, final = system.scan(u, state)
         return (y, final) if return_state else y
     chosen = _backend(problem, backend)
@@ -218,7 +220,7 @@ def _check_finite(
     advice = (
         "no input bound is known for this structure; reduce dt or scale u down."
         if limit is None
-        else "its transition alone does not contract (|ā| >= 1), so no input is safe; use the bilinear or zoh discretisation."
+        else "its transition alone does not contract, so no input is safe; use the bilinear or zoh discretisation."
         if limit <= 0
         else f"|u| < {limit:.3g} is a bound below which the liquid state stays bounded; scale u down or reduce dt."
     )

@@ -61,9 +61,7 @@ def _with_correlations_vjp(
         grad_extended[..., length:] += final.inputs
     grad_sums = None
 
-    linear = backend.scan_vjp(
-        system, u, start.x[:, 0], grad_y, None if final is None else final.x[:, 0], liquid=False
-    )
+    linear = backend.scan_vjp(system, u, start.x[:, 0], grad_y, None if final is None else final.x[:, 0], liquid=False)
     total.add(linear.parameters)
     grad_extended[..., held:] += linear.u
     grad_x[:, 0] = linear.state

@@ -6,13 +6,15 @@ an FFT convolution, whichever the backend declares; with a state in play it is a
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from .backend import Backend
 from .errors import ParameterError, ShapeError
 from .problem import ModeSpec, Problem
+
+if TYPE_CHECKING:
+    from .backend import Backend
 
 Array = Any
 Primitives = Any  # a Backend, by the primitives that it happens to have
@@ -115,7 +117,8 @@ def _with_correlations(
         return y, State(x) if carry else None
 
     y, x0 = _linear(backend, system, u, start.x[:, 0] if start else None, carry)
-    states, sums = [x0], None
+    states: list[Array] = [x0]
+    sums = None
     orders = range(2, spec.order + 1)
     length = u.shape[-1]
     previous = start.inputs if start else None

@@ -67,9 +67,7 @@ def transform_error(size: int, unit: float) -> float:
     return stages * eta / (1 - stages * eta)
 
 
-def fft_bound(
-    kernel: Array, kernel_error: Array, source: Array, source_error: Array, model: RoundingModel
-) -> Array:
+def fft_bound(kernel: Array, kernel_error: Array, source: Array, source_error: Array, model: RoundingModel) -> Array:
     """‖computed − exact‖₂ over time of irfft(rfft(K)·rfft(u)), (batch, H).
 
     Args:

@@ -30,7 +30,9 @@ def adjacent_products(u: Array, order: int, models: Sequence[RoundingModel]) -> 
     return values, errors
 
 
-def running_sums(terms: list[Array], errors: list[Array], models: Sequence[RoundingModel]) -> tuple[list[Array], list[Array]]:
+def running_sums(
+    terms: list[Array], errors: list[Array], models: Sequence[RoundingModel]
+) -> tuple[list[Array], list[Array]]:
     """Sums up to k of every term, added in the order of time."""
     unit, _ = units(models, terms[0].ndim)
     growth = np.exp(3 * unit * terms[0].shape[-1])
@@ -176,7 +178,7 @@ def shifted(values: Array, steps: int) -> Array:
     return result
 
 
-def count(roundings: float, unit: Array) -> Array:
+def count(roundings: float | Array, unit: Array) -> Array:
     """γ_n = n u / (1 − n u), the relative error that n roundings may make (Higham, Lemma 3.1)."""
     product = roundings * unit
     return np.asarray(np.where(product < 0.5, product / (1 - np.minimum(product, 0.5)), np.inf))

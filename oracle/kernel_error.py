@@ -61,17 +61,21 @@ def _of_dplr(realization: Realization, h: int, length: int, power: int, unit: fl
     """2-norm of the error of one `dplr` kernel: every value of the generating function, then the inverse FFT."""
     if length <= 1:
         return _from_c_times_b(realization, h, power, unit)
+    P, Q = realization.P, realization.Q
+    assert P is not None
+    assert Q is not None
     one = Realization(
         "dplr",
-        *(v[h : h + 1].astype(complex) for v in (realization.A, realization.B, realization.C)),
-        *(None if v is None else v[:, h : h + 1].astype(complex) for v in (realization.P, realization.Q)),
+        realization.A[h : h + 1],
+        realization.B[h : h + 1],
+        realization.C[h : h + 1],
+        P[:, h : h + 1],
+        Q[:, h : h + 1],
         conjugate_pairs=realization.conjugate_pairs,
-    )
+    ).astype(np.complex128)
     A, B, C = (v[0] for v in one.full_matrices())
     B = B**power
-    assert one.P is not None
-    assert one.Q is not None
-    P, Q = one.P[:, 0], one.Q[:, 0]
+    P, Q = P[:, h].astype(complex), Q[:, h].astype(complex)
     if realization.conjugate_pairs:
         P, Q = np.concatenate([P, P.conj()], axis=-1), np.concatenate([Q, Q.conj()], axis=-1)
     poles = np.diag(A) + (P * Q.conj()).sum(axis=0)

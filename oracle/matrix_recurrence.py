@@ -52,22 +52,16 @@ class Transition:
             assert realization.P is not None
             assert realization.Q is not None
             self.P, self.Q = realization.P.astype(dtype), realization.Q.astype(dtype)
-        exact = Realization(
-            realization.structure,
-            *(v.astype(dtype) for v in (realization.A, realization.B, realization.C)),
-            *(None if v is None else v.astype(dtype) for v in (realization.P, realization.Q)),
-            conjugate_pairs=realization.conjugate_pairs,
-        )
-        A, _, C = exact.full_matrices()
+        A, _, C = realization.astype(dtype).full_matrices()
         self.matrix, self.C = A.astype(np.complex128), C.astype(np.complex128)
 
     def apply(self, x: Array) -> Array:
         """Ā x for x (…, H, M)."""
         if self.dense:
-            return np.einsum("hnm,...hm->...hn", self.A, x)
+            return np.asarray(np.einsum("hnm,...hm->...hn", self.A, x))
         s = (self.Q.conj() * x[..., None, :, :]).sum(axis=-1)  # (…, R, H)
         s = 2 * s.real if self.realization.conjugate_pairs else s
-        return self.A * x - (self.P * s[..., None]).sum(axis=-3)
+        return np.asarray(self.A * x - (self.P * s[..., None]).sum(axis=-3))
 
     def local_error(self, X: Array, model: RoundingModel, shift: Array | None = None) -> Array:
         """Bound on the error of one computed Ā x, or (Ā + diag(shift)) x, where |computed x| <= X (…, H, M).
@@ -183,7 +177,9 @@ class _Block:
 class _ErrorRun:
     """The error bound of one rounding model, block after block."""
 
-    def __init__(self, transition: Transition, model: RoundingModel, link: str | None, power: int, shape: tuple[int, ...]):
+    def __init__(
+        self, transition: Transition, model: RoundingModel, link: str | None, power: int, shape: tuple[int, ...]
+    ):
         self.transition, self.model, self.link, self.power = transition, model, link, power
         self.constant = (
             None
@@ -202,7 +198,7 @@ class _ErrorRun:
         for p in range(order):
             E, out = self._propagate(p, block, self._local(p, block, below))
             total = total + out if self.link == "drive" else out
-            self.too_large |= (E > block.cap_after[:, p] - np.abs(block.after[:, p])).any(axis=(0, 3))
+            self.too_large |= (block.cap_after[:, p] - np.abs(block.after[:, p]) < E).any(axis=(0, 3))
             # the next order is fed by the error of this one, one step earlier
             below = np.concatenate([self.last[p][None], E[:-1]])
             self.last[p] = E[-1]

@@ -47,6 +47,17 @@ class Realization:
     def n_modes(self) -> int:
         return int(self.C.shape[1])
 
+    def astype(self, dtype: npt.DTypeLike) -> Realization:
+        """The same numbers in another dtype, wide enough to hold them."""
+
+        def cast(v: Array) -> Array:
+            return v.astype(dtype)
+
+        P, Q = (None if v is None else cast(v) for v in (self.P, self.Q))
+        return Realization(
+            self.structure, cast(self.A), cast(self.B), cast(self.C), P, Q, conjugate_pairs=self.conjugate_pairs
+        )
+
     def full_matrices(self) -> tuple[Array, Array, Array]:
         """(A (H, N, N), B (H, N), C (H, N)) on the full state, both halves of every pair; y = Re(C x).
 

@@ -106,11 +106,7 @@ def reference(
         total = run.recurrence("liquid")
     elif mode == "truncated" or (
         # diagonal matrices commute: every backend computes these as orders of `truncated`
-        mode == "kb"
-        and correlations == "all"
-        and window is None
-        and order > 1
-        and realization.structure == "diagonal"
+        mode == "kb" and correlations == "all" and window is None and order > 1 and realization.structure == "diagonal"
     ):
         total = run.recurrence("drive", order)
     else:
@@ -186,7 +182,7 @@ class _Run:
                 error = ((power - 1) * COMPLEX_PRODUCT + 1) * unit * (1 + 8 * power * unit) * np.abs(w) + 2 * tiny
             yield part, Drive(w, np.asarray(error, float) * INFLATION)
 
-    def linear(self, source: Array, power: int, source_error: Sequence[Array]) -> Term:
+    def linear(self, source: Array, power: int, source_error: Sequence[Array] | Array) -> Term:
         """K_p ∗ source, K_p from B̄^{∘p}: as a recurrence, or as kernel and FFT where the model says so.
 
         Args:

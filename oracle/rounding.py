@@ -38,7 +38,12 @@ class RoundingModel:
 
     @classmethod
     def of_dtype(
-        cls, dtype: npt.DTypeLike, *, pairwise: bool = False, fft: bool = False, kernel_dtype: npt.DTypeLike = None
+        cls,
+        dtype: npt.DTypeLike,
+        *,
+        pairwise: bool = False,
+        fft: bool = False,
+        kernel_dtype: npt.DTypeLike | None = None,
     ) -> RoundingModel:
         """The model of a real floating dtype, round to nearest."""
         kernel_unit = None if kernel_dtype is None else unit_roundoff(kernel_dtype)

@@ -106,7 +106,7 @@ def cascade_states(
     # ā x: error inherited, √5 u from the product, which acts on |x| + 2E
     keep = (1 + 2 * u[:, 0]) * alpha * (1 + 2 * COMPLEX_PRODUCT * u[:, 0]) * INFLATION
     for part, w in drive:
-        l, dl, kappa = (w.value, w.error, COMPLEX_PRODUCT) if link is None else (link[part], 0 * u, 1.0)
+        entry, dl, kappa = (w.value, w.error, COMPLEX_PRODUCT) if link is None else (link[part], 0 * u, 1.0)
         size = w.value.shape[0]
         states = np.empty((order, *w.value.shape), x0.dtype)
         before = np.empty_like(states)
@@ -114,11 +114,11 @@ def cascade_states(
             before[:, t] = x
             fed = A * x
             fed[0] += w.value[t]
-            fed[1:] += l[t] * x[:-1]
+            fed[1:] += entry[t] * x[:-1]
             x = fed
             states[:, t] = x
         beta, dw = _size(w.value), w.error
-        lam, absx = _size(l), _size(before)
+        lam, absx = _size(entry), _size(before)
         rounded_link = (1 + 2 * u) * (dl + kappa * u * (lam + dl))  # on |x| + 2E of the order below
         feed = (1 + 2 * u) * (lam + 2 * rounded_link) * INFLATION
         local = np.empty((len(models), order, *w.value.shape))

@@ -117,9 +117,7 @@ def test_gradients_of_carried_states_join_two_halves(structure, spec):
     cut = 4
     _, state = ls.apply(system, u[..., :cut], mode=spec.mode, return_state=True, backend="numpy", **options(spec))
     second = ls.vjp(system, u[..., cut:], grad_y[..., cut:], mode=spec.mode, state=state, **options(spec))
-    first = ls.vjp(
-        system, u[..., :cut], grad_y[..., :cut], mode=spec.mode, grad_state=second.state, **options(spec)
-    )
+    first = ls.vjp(system, u[..., :cut], grad_y[..., :cut], mode=spec.mode, grad_state=second.state, **options(spec))
     size = ls.vjp(
         type(system)(**{n: np.abs(a) if n != "P_bar" else -np.abs(a) for n, a in system.parameters.items()},
                      conjugate_pairs=system.conjugate_pairs),

@@ -83,7 +83,9 @@ def test_order_p_terms_are_homogeneous_of_degree_p():
 def test_scaling_B_against_C_changes_the_liquid_mode_only():
     system = random_system("diagonal")
     scaled = ls.DiagonalSystem(system.A_bar, 2 * system.B_bar, system.C / 2)
-    assert np.array_equal(ls.apply(scaled, U, mode="s4", backend="numpy"), ls.apply(system, U, mode="s4", backend="numpy"))
+    assert np.array_equal(
+        ls.apply(scaled, U, mode="s4", backend="numpy"), ls.apply(system, U, mode="s4", backend="numpy")
+    )
     assert not np.allclose(ls.apply(scaled, U, mode="liquid"), ls.apply(system, U, mode="liquid"))
 
 

@@ -13,7 +13,9 @@ def test_unit_roundoffs():
     assert unit_roundoff("float64") == 2.0**-53
 
 
-@pytest.mark.parametrize(("terms", "pairwise", "any_order"), [(0, 0, 0), (1, 0, 0), (2, 1, 1), (3, 2, 2), (32, 5, 31), (33, 6, 32)])
+@pytest.mark.parametrize(
+    ("terms", "pairwise", "any_order"), [(0, 0, 0), (1, 0, 0), (2, 1, 1), (3, 2, 2), (32, 5, 31), (33, 6, 32)]
+)
 def test_depth_of_a_sum(terms, pairwise, any_order):
     assert RoundingModel.of_dtype("float32", pairwise=True).depth(terms) == pairwise
     assert RoundingModel.of_dtype("float32").depth(terms) == any_order
