@@ -63,7 +63,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict on the installed wheel, from a folder where the source tree is not in sight."""
-    install_wheel(session, "mypy")
+    # liquid_ssm.testing is typed against hypothesis.
+    install_wheel(session, "mypy", extras="[test]")
     session.chdir(session.create_tmp())
     session.run("mypy", "--config-file", PYPROJECT, "--strict", "-p", "liquid_ssm")
 

@@ -13,8 +13,9 @@ from ._read_out import read_out
 
 Array = npt.NDArray[Any]
 
-# Temporaries of one block of frequencies: small enough for the second-level cache.
-BLOCK_BYTES = 2**20
+# Complex products in the sums of one block of frequencies: temporaries stay in the second-level cache, and
+# OpenBLAS starts no threads, which on a busy machine cost a hundred times as much as such a product.
+BLOCK_PRODUCTS = 2**16
 
 
 def dplr_kernel(
@@ -39,7 +40,7 @@ def dplr_kernel(
         conjugate_pairs: one of each conjugate pair is stored.
 
     Returns:
-        (H, length) float64; NaN where Āⁿ leaves float64's range.
+        (H, length) float64; a channel whose Āⁿ leaves float64's range is NaN.
 
     Accuracy:
         Normwise, growing like r^(-i) along the kernel.  Behind each value of the generating function:
@@ -63,16 +64,20 @@ def dplr_kernel(
     root, root_gap = np.exp(angle), -np.expm1(angle)
     for h in range(n_channels):
         damping, C_tilde = _truncated_output(Lambda_bar[h], P_bar[:, h], Q_bar[:, h], C[h], n, conjugate_pairs)
+        if not (np.isfinite(damping) and np.isfinite(C_tilde).all()):
+            kernel[h] = np.nan
+            continue
         rows = np.concatenate([C_tilde[None], Q_bar[:, h].conj()])
         columns = np.concatenate([B_bar[h][None], P_bar[:, h]])
         poles = Lambda_bar[h]
         if conjugate_pairs:
             rows, columns, poles = (np.concatenate([v, v.conj()], axis=-1) for v in (rows, columns, poles))
+        weights = rows[:, None] * columns[None]
         radius = np.exp(-damping / n)
         z, z_gap = radius * root, radius * root_gap - np.expm1(-damping / n)
         values = np.empty(n_points, np.complex128)
-        for (block,) in pieces((n_points,), 3 * 16 * len(poles), BLOCK_BYTES):
-            values[block] = _resolvent(rows, columns, poles, z[block], z_gap[block])
+        for (block,) in pieces((n_points,), weights.size, BLOCK_PRODUCTS):
+            values[block] = _resolvent(weights, poles, z[block], z_gap[block])
         damped = fft.irfft(values, n) if conjugate_pairs else fft.ifft(values).real
         kernel[h] = damped[:length] * np.exp(damping / n * np.arange(length))
     return kernel
@@ -90,7 +95,8 @@ def _truncated_output(
     # ‖X‖₂² <= ‖X‖₁ ‖X‖_∞: no singular values needed.
     size = np.abs(power)
     norm = float(np.sqrt(size.sum(axis=0).max(initial=0.0)) * np.sqrt(size.sum(axis=1).max(initial=0.0)))
-    damping = float(np.log(max(1.0, 2 * norm)))
+    # np.maximum, unlike max, passes NaN on.
+    damping = float(np.log(np.maximum(1.0, 2 * norm)))
     row = np.concatenate([C.real, -C.imag])
     row = -np.expm1(-damping) * row - np.exp(-damping) * (row @ change)
     return damping, row[: len(C)] - 1j * row[len(C) :]
@@ -117,11 +123,11 @@ def real_matrix(Lambda_bar: Array, P_bar: Array, Q_bar: Array, conjugate_pairs: 
     return np.asarray(diagonal - P_re.T @ Q_re - P_im.T @ Q_im)
 
 
-def _resolvent(rows: Array, columns: Array, poles: Array, z: Array, z_gap: Array) -> Array:
-    """rows₀ (I - z Ā)⁻¹ columns₀ by Woodbury, with Ā = diag(poles) - Σ_r columns_r rows_r.
+def _resolvent(weights: Array, poles: Array, z: Array, z_gap: Array) -> Array:
+    """C̃ (I - z Ā)⁻¹ B̄ by Woodbury from the products of the vectors C̃, Q̄_r* with B̄, P̄_r.
 
     Args:
-        rows, columns: (1 + R, N) complex128; index 0 are the outer vectors, the rest the low-rank part.
+        weights: (1 + R, 1 + R, N) complex128, entry (a, b) the elementwise product of vectors a and b.
         poles: (N,) complex128.
         z, z_gap: z and 1 - z, (F,) complex128.
 
@@ -134,9 +140,8 @@ def _resolvent(rows: Array, columns: Array, poles: Array, z: Array, z_gap: Array
     scale = 1 / (inverse.real**2 + inverse.imag**2)
     inverse.real *= scale
     inverse.imag *= -scale
-    weights = rows[:, None] * columns[None]
-    sums = (weights.reshape(-1, len(poles)) @ inverse).reshape(len(rows), len(columns), -1)
+    sums = (weights.reshape(-1, len(poles)) @ inverse).reshape(*weights.shape[:2], -1)
     plain, left, right, inner = sums[0, 0], sums[0, 1:], sums[1:, 0], sums[1:, 1:]
-    capacitance = np.eye(len(rows) - 1) + (z * inner).transpose(2, 0, 1)
+    capacitance = np.eye(len(inner)) + (z * inner).transpose(2, 0, 1)
     solved = np.linalg.solve(capacitance, right.T[..., None])[..., 0]
     return np.asarray(plain - z * (left.T * solved).sum(axis=1))

@@ -7,6 +7,7 @@ tier T1. For small N and L.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -350,9 +351,13 @@ def _by_definition(
     for b, h, k in np.ndindex(batch, n_channels, length):
         total = sum((kernels[0][h, k - i] * u[b, h, i] for i in range(k + 1)), Fraction(0))
         for p in range(2, order + 1):
+            # The kernel numbers are long; each meets the sum of the products that it belongs to once.
+            products: defaultdict[int, Any] = defaultdict(Fraction)
             for indices in _index_tuples(k, p, correlations, window):
                 power_of_A = k + 1 - p - indices[0] if mode == "kb" else 0
-                total = total + kernels[p - 1][h, power_of_A] * prod(u[b, h, i] for i in indices)
+                products[power_of_A] += prod(u[b, h, i] for i in indices)
+            for power_of_A, product in products.items():
+                total = total + kernels[p - 1][h, power_of_A] * product
         y[b, h, k] = total
     return y
 
@@ -392,7 +397,7 @@ def outputs(
         ValueError: an unknown name, a shape that does not fit, NaN or inf, or an option that the mode lacks.
 
     Accuracy: exact. Cost: numbers grow by up to about 54 bits per step, so a recurrence is quadratic in L; `kb`
-    and `pb` with `all` add up Σ_p binomial(L, p + 1) products per row (L = 20, P = 3: 6,000).
+    and `pb` with `all` add up Σ_p binomial(L + 1, p + 1) products per row (L = 20, P = 3: 7,300 in 0.4 s).
 
     References: Eq. 2, 11, 12, 14, 15 of arXiv 2209.12951.
     """

@@ -141,8 +141,8 @@ def test_within_the_bound(n_modes: int, length: int, dt: float, paired: bool) ->
 def test_slow_modes_near_the_circle_keep_their_digits() -> None:
     """1/(1 - zλ) for 1 - λ = 2⁻⁴⁰ and a 1 - z that z itself cannot hold."""
     gap = 2.0**-41 * (1 + 2.0**-20)
-    z, one = np.array([1 - gap + 0j]), np.ones((1, 1), complex)
-    value = _cauchy._resolvent(one, one, np.array([1 - 2.0**-40 + 0j]), z, np.array([gap + 0j]))
+    z = np.array([1 - gap + 0j])
+    value = _cauchy._resolvent(np.ones((1, 1, 1), complex), np.array([1 - 2.0**-40 + 0j]), z, np.array([gap + 0j]))
     exact = 1 / (gap + (1 - gap) * 2.0**-40)
     # Ten operations on positive numbers, one unit each.
     assert abs(value[0] - exact) <= 10 * U * exact
@@ -179,6 +179,16 @@ def test_poles_on_and_beyond_the_unit_circle() -> None:
     assert limit.max() <= 1e-9
 
 
+@pytest.mark.parametrize("pole", [3.0, 1e300])
+def test_a_power_beyond_the_range_is_nan_in_its_channel_only(pole: float) -> None:
+    Lambda, one = np.array([[pole], [0.5]], complex), np.ones((2, 1), complex)
+    P = 0.25 * np.ones((1, 2, 1), complex)
+    with np.errstate(over="ignore", invalid="ignore"):
+        kernel = dplr_kernel(Lambda, P, P, one, one, 2000, conjugate_pairs=True)
+    assert np.isnan(kernel[0]).all()
+    assert np.isfinite(kernel[1]).all()
+
+
 def test_low_rank_part_acts_on_the_conjugate_closed_state() -> None:
     """One mode, half-integer arithmetic: K_1 = 2 Re(C (Λ̄ B̄ - P̄ 2 Re(Q̄* B̄)))."""
     Lambda, P, Q, B, C = 0.5j, 0.25 + 0.5j, 0.5 - 0.25j, 1 + 1j, 1 - 2j
@@ -209,5 +219,5 @@ def test_frequency_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks per channel: BLAS may sum in another order, so equal only within twice the bound."""
     system = stable(2, 4, 1, 0.1, 3)
     whole = dplr_kernel(*system, 100, conjugate_pairs=True)
-    monkeypatch.setattr(_cauchy, "BLOCK_BYTES", 5 * 3 * 16 * 8)
+    monkeypatch.setattr(_cauchy, "BLOCK_PRODUCTS", 5 * 4 * 8)
     assert (np.abs(dplr_kernel(*system, 100, conjugate_pairs=True) - whole) <= 2 * bounds(system, 100, True)).all()

@@ -58,7 +58,7 @@ def problems(draw: Any, structures: tuple[str, ...] = STRUCTURES) -> dict[str, A
         "grad_y": draw(reals(shape)),
         "grad_state": draw(complexes(state)),
         "order": order,
-        "state": draw(complexes(state)),
+        "state": draw(draw(st.sampled_from([reals, complexes]))(state)),
     }
 
 
@@ -111,6 +111,33 @@ def test_adjoint_recurrences_are_the_duals(p: dict[str, Any]) -> None:
     for name, expected in by_duals.items():
         assert by_recurrence[name].shape == expected.shape, name
         assert (by_recurrence[name] == expected).all(), name
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("mode", RECURRENT)
+@pytest.mark.parametrize("conjugate_pairs", [True, False])
+def test_every_structure_and_mode_once(structure: str, mode: str, conjugate_pairs: bool) -> None:
+    # Full arrays of complex numbers, which random draws of a few cases may miss.
+    rng = np.random.default_rng(3)
+    H, M, L = 2, 2, 3
+
+    def numbers(*shape: int) -> Any:
+        return rng.integers(1, 9, (*shape, 2)) / 8 @ np.array([1, -1j])
+
+    A = {"mimo": (M,), "dense": (H, M, M)}.get(structure, (H, M))
+    B = (M, H) if structure == "mimo" else (H, M)
+    low_rank = (numbers(2, H, M), numbers(2, H, M)) if structure == "dplr" else (None, None)
+    pairs = conjugate_pairs and structure != "dense"
+    r = Realization(structure, numbers(*A), numbers(*B), numbers(H, M), *low_rank, pairs)
+    u, grad_y = rng.integers(1, 9, (2, 1, H, L)) / 8
+    single = (1, M) if structure == "mimo" else (1, H, M)
+    state = (1, 2, *single[1:]) if mode == "truncated" else single
+    arguments = (r, u, mode, grad_y, numbers(*state))
+    by_recurrence, by_duals = (f(*arguments, order=2, state=numbers(*single)) for f in (gradients, gradients_by_duals))
+    first = by_recurrence["state"][:, 0] if mode == "truncated" else by_recurrence["state"]
+    assert set(by_recurrence) == set(by_duals)
+    for name, expected in by_duals.items():
+        assert ((first if name == "state" else by_recurrence[name]) == expected).all(), name
 
 
 @given(problems())

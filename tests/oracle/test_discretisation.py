@@ -83,6 +83,15 @@ def test_dense_euler_and_bilinear_satisfy_their_equations(data: st.DataObject) -
     assert ((identity - h / 2 * a) @ B_bar[0] == h * exact_array(B)[0]).all()
 
 
+def test_dense_bilinear_with_a_zero_pivot() -> None:
+    # I - δt/2 A = [[0, -1/4], [-1/4, 1]] has the inverse [[-16, -4], [-4, 0]].
+    A, B = np.array([[[4.0, 1.0], [1.0, 0.0]]]), np.array([[1.0, 2.0]])
+    A_bar, B_bar = discretize(A, B, [0.5], "bilinear")
+    # Ā = 2 (I - δt/2 A)⁻¹ - I
+    assert A_bar[0].tolist() == [[-33, -8], [-8, -1]]
+    assert B_bar[0].tolist() == [-12, -2]
+
+
 @given(st.data())
 def test_the_difference_of_bilinear_and_euler(data: st.DataObject) -> None:
     # Ā_bilinear - Ā_euler = (δt²/2) A² (I - δt/2 A)⁻¹; the inverse is B̄_bilinear/δt for unit columns B.
