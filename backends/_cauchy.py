@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 # Complex products in the sums of one block of frequencies: temporaries stay in the second-level cache, and
 # OpenBLAS starts no threads, which on a busy machine cost a hundred times as much as such a product.
-BLOCK_PRODUCTS = 2**16
+BLOCK_PRODUCTS = 2**15
 
 
 def dplr_kernel(

@@ -132,8 +132,8 @@ def test_every_structure_and_mode_once(structure: str, mode: str, conjugate_pair
     u, grad_y = rng.integers(1, 9, (2, 1, H, L)) / 8
     single = (1, M) if structure == "mimo" else (1, H, M)
     state = (1, 2, *single[1:]) if mode == "truncated" else single
-    arguments = (r, u, mode, grad_y, numbers(*state))
-    by_recurrence, by_duals = (f(*arguments, order=2, state=numbers(*single)) for f in (gradients, gradients_by_duals))
+    arguments, x0 = (r, u, mode, grad_y, numbers(*state)), numbers(*single)
+    by_recurrence, by_duals = (f(*arguments, order=2, state=x0) for f in (gradients, gradients_by_duals))
     first = by_recurrence["state"][:, 0] if mode == "truncated" else by_recurrence["state"]
     assert set(by_recurrence) == set(by_duals)
     for name, expected in by_duals.items():
@@ -142,7 +142,7 @@ def test_every_structure_and_mode_once(structure: str, mode: str, conjugate_pair
 
 @given(problems())
 def test_without_cotangent_or_state_they_are_zero(p: dict[str, Any]) -> None:
-    zero = p | {"grad_state": 0 * p["grad_state"], "state": 0 * p["state"]}
+    zero = p | {"grad_state": 0 * p["grad_state"], "state": 0j * p["state"]}
     none = p | {"grad_state": None, "state": None}
     with_zero, with_none = gradients(**zero), gradients(**none)
     for name, expected in with_zero.items():

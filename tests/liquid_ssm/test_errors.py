@@ -1,0 +1,39 @@
+"""Errors fit Python's own, so that `except ValueError` works as users expect."""
+
+from __future__ import annotations
+
+import pytest
+
+import liquid_ssm as ls
+from liquid_ssm.backend import Rejection
+from liquid_ssm.errors import unknown_name
+
+
+@pytest.mark.parametrize(
+    ("error", "base"),
+    [
+        (ls.ShapeError, ValueError),
+        (ls.ParameterError, ValueError),
+        (ls.SignalError, ValueError),
+        (ls.DTypeError, TypeError),
+        (ls.BackendUnavailable, ImportError),
+        (ls.UnstableRecurrence, ArithmeticError),
+        (ls.BackendRejected, Exception),
+        (ls.OracleInconclusive, Exception),
+    ],
+)
+def test_every_error_is_ours_and_pythons(error, base):
+    assert issubclass(error, ls.LiquidSSMError)
+    assert issubclass(error, base)
+
+
+def test_rejections_are_listed_in_the_message():
+    reason = Rejection("numba", "package", "numba", "not installed", "run: pip install numba")
+    error = ls.BackendRejected("nobody can:", [reason])
+    assert error.rejections == (reason,)
+    assert str(error) == "nobody can:\n  - numba: package: needs numba, got not installed; run: pip install numba"
+
+
+def test_near_names_are_offered_and_far_ones_are_not():
+    assert "Did you mean 'bilinear'?" in str(unknown_name("method", "bilinaer", ["euler", "bilinear"]))
+    assert "Did you mean" not in str(unknown_name("method", "xyz", ["euler", "bilinear"]))
