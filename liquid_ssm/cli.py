@@ -175,8 +175,6 @@ def verify(
     ] = False,
 ) -> None:
     """Compute a signal by every mode and backend and compare each with the exact reference and a derived bound."""
-    from rich.console import Console
-
     # Names, numbers and output paths are checked before anything is read or computed.
     for kind, given, allowed in (
         ("mode", mode, MODES),
@@ -253,6 +251,8 @@ def verify(
     if quiet:
         print(report.verdict, file=out)
     else:
+        from rich.console import Console
+
         report.print(Console(file=out))
     with _writing("--html", html):
         if html is not None:

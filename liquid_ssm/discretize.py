@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .continuous import ContinuousSystem
 from .errors import ParameterError, unknown_name
 from .systems import Array, DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem, System
 
 if TYPE_CHECKING:
+    from .continuous import ContinuousSystem
     from .integrators import AdamsBashforth, BilinearExact
 
 DISCRETIZATIONS = ("euler", "bilinear", "zoh", "adams-bashforth", "bilinear-exact")

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, NoReturn, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .continuous import ContinuousSystem
 from .errors import DTypeError, ParameterError, ShapeError, UnstableRecurrence
 from .systems import Array
+
+if TYPE_CHECKING:
+    from .continuous import ContinuousSystem
 
 
 class AdamsBashforthState(NamedTuple):

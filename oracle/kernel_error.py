@@ -31,9 +31,12 @@ def kernel_error(realization: Realization, length: int, power: int, model: Round
         values, sizes = kernel_and_size(realization, length, power)
         error = _from_powers(sizes, power, realization.n_modes, inner)
     else:
-        values, _ = kernel_and_size(realization, length, power)
-        of_channel = _of_dplr if realization.structure == "dplr" else _of_dense
-        norms = np.array([of_channel(realization, h, length, power, inner) for h in range(realization.n_channels)])
+        values, sizes = kernel_and_size(realization, length, power)
+        channels = range(realization.n_channels)
+        if realization.structure == "dplr":
+            norms = np.array([_of_dplr(realization, h, length, power, inner, sizes[h]) for h in channels])
+        else:
+            norms = np.array([_of_dense(realization, h, length, power, inner) for h in channels])
         error = np.broadcast_to((norms / np.sqrt(max(1, length)))[:, None], values.shape)
     outer = model.unit if inner != model.unit else 0.0
     return np.asarray(error * (1 + outer) * _ROOM + outer * np.abs(values) + 4 * model.tiny)
@@ -46,19 +49,28 @@ def _from_powers(sizes: Array, power: int, modes: int, unit: float) -> Array:
     return np.asarray(np.where(product < 0.5, product / (1 - np.minimum(product, 0.5)) * sizes, np.inf) * INFLATION)
 
 
-def _squares(A: Array, exponent: int, start_error: float, unit: float) -> tuple[Array, float]:
-    """A^(2^exponent) and a bound on the spectral norm of the error of its computation by squaring."""
-    gamma = 2 * len(A) * unit
-    error = start_error
+def _squared_change(A: Array, exponent: int, start_error: float, unit: float, spread: float) -> tuple[Array, float]:
+    """A^(2^exponent) − I by X -> 2X + X² from X = A − I, and a bound on the spectral norm of the computed one's error.
+
+    Args:
+        spread: what the Frobenius norm gains where the computation runs on [Re x; Im x].
+    """
+    gamma, identity = 2 * len(A) * unit, np.eye(len(A))
+    change, error = A - identity, start_error
     for _ in range(exponent):
-        frobenius = float(np.linalg.norm(A))
-        error = (2 * float(np.linalg.norm(A, 2)) * error + error**2 + gamma * (frobenius + error) ** 2) * _ROOM
-        A = A @ A
-    return A, error
+        rounded = gamma * (spread * float(np.linalg.norm(change)) + error) ** 2
+        error = (2 * float(np.linalg.norm(change + identity, 2)) * error + error**2 + rounded) * _ROOM
+        change = 2 * change + change @ change
+        error += unit * spread * float(np.linalg.norm(change))
+    return change, error
 
 
-def _of_dplr(realization: Realization, h: int, length: int, power: int, unit: float) -> float:
-    """2-norm of the error of one `dplr` kernel: every value of the generating function, then the inverse FFT."""
+def _of_dplr(realization: Realization, h: int, length: int, power: int, unit: float, sizes: Array) -> float:
+    """2-norm of the error of one `dplr` kernel: every value of the generating function, then the inverse FFT.
+
+    Args:
+        sizes: ‖C‖₂ ‖Āⁱ B̄‖₂, (length,).
+    """
     if length <= 1:
         return _from_c_times_b(realization, h, power, unit)
     P, Q = realization.P, realization.Q
@@ -81,16 +93,18 @@ def _of_dplr(realization: Realization, h: int, length: int, power: int, unit: fl
     poles = np.diag(A) + (P * Q.conj()).sum(axis=0)
     size = 1 << (length - 1).bit_length()
 
-    forming = (len(P) + 2) * unit * float(np.linalg.norm(np.abs(P).T @ np.abs(Q)))
-    high, high_error = _squares(A, size.bit_length() - 1, forming, unit)
-    damping = np.log(max(1.0, 2 * float(np.sqrt(np.linalg.norm(high, 1) * np.linalg.norm(high, np.inf)))))
-    shrunk = np.exp(-damping)
+    spread = 1.0 if realization.conjugate_pairs else 2**0.5
+    moduli = np.diag(np.abs(poles - 1)) + np.abs(P).T @ np.abs(Q)
+    forming = (len(P) + 3) * unit * spread * float(np.linalg.norm(moduli))
+    change, wrong_power = _squared_change(A, size.bit_length() - 1, forming, unit, spread)
+    high = np.abs(change + np.eye(len(A)))
+    # The backend estimates ‖Āⁿ‖ on [Re x; Im x], whose row and column sums may be √2 times these.
+    damping = np.log(max(1.0, 2 * 2**0.5 * float(np.sqrt(high.sum(axis=0).max() * high.sum(axis=1).max()))))
     norm_c = float(np.linalg.norm(C))
-    C_tilde = C - shrunk * (C @ high)
+    reach = sizes / norm_c if norm_c else np.zeros_like(sizes)
+    C_tilde = -np.expm1(-damping) * C - np.exp(-damping) * (C @ change)
     gamma = 2 * len(A) * unit
-    wrong_c = shrunk * norm_c * (high_error + gamma * float(np.linalg.norm(high))) + 4 * unit * (
-        norm_c + float(np.linalg.norm(C_tilde))
-    )
+    wrong_c = norm_c * (wrong_power + (gamma + 6 * unit) * spread * float(np.linalg.norm(change))) + 6 * unit * norm_c
 
     z = np.exp(-damping / size - 2j * np.pi / size * np.arange(size))
     d = (1 - z) + (1 - poles)[:, None] * z  # (N, F)
@@ -106,10 +120,6 @@ def _of_dplr(realization: Realization, h: int, length: int, power: int, unit: fl
     sums = weights @ g
     per_term = (COMPLEX_PRODUCT * (power + 2) + 2 * len(poles)) * unit
     wrong_sums = np.abs(weights) @ wrong_g + per_term * (np.abs(weights) @ np.abs(g))
-    # the error of C̃ meets g∘(B̄, P) in the first row of the sums
-    reach = np.sqrt((np.abs(columns[:, :, None] * g) ** 2).sum(axis=1))  # (1 + R, F)
-    wrong_sums[0] += wrong_c * reach
-
     rank = len(P)
     capacitance = np.eye(rank) + np.moveaxis(z * sums[1:, 1:], -1, 0)
     right = np.moveaxis(sums[1:, 0], -1, 0)  # (F, R)
@@ -133,7 +143,9 @@ def _of_dplr(realization: Realization, h: int, length: int, power: int, unit: fl
     damped = (np.linalg.norm(wrong) + transform_error(size, unit) * np.linalg.norm(values)) / np.sqrt(size)
     undo = float(np.exp(damping * (length - 1) / size))
     kernel_norm = float(np.linalg.norm(values)) / np.sqrt(size) * undo
-    return float((damped * undo + (damping + 4) * unit * kernel_norm) * _ROOM)
+    # An error δ of C̃ adds δ (I − rⁿĀⁿ)⁻¹ Āⁱ B̄ to K_i, and ‖rⁿĀⁿ‖ <= 1/2.
+    from_c = 2 * wrong_c * float(np.linalg.norm(reach))
+    return float((damped * undo + from_c + (damping + 4) * unit * kernel_norm) * _ROOM)
 
 
 def _of_dense(realization: Realization, h: int, length: int, power: int, unit: float) -> float:

@@ -312,7 +312,12 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ],
 )
 def test_bad_signals(
-    fake: FakeVerify, run: Callable[..., Result], tmp_path: Path, name: str, content: bytes | np.ndarray, said: str
+    fake: FakeVerify,
+    run: Callable[..., Result],
+    tmp_path: Path,
+    name: str,
+    content: bytes | np.ndarray[Any, Any],
+    said: str,
 ) -> None:
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
@@ -473,7 +478,7 @@ def test_a_wrong_backend_gives_exit_code_1(
 ) -> None:
     from liquid_ssm.registry import get_backend
 
-    backend = get_backend("numpy")
+    backend: Any = get_backend("numpy")
     right = backend.scan
 
     def one_step_late(*arguments: Any, **options: Any) -> Any:
@@ -500,13 +505,28 @@ def test_a_stereo_wav_in_excerpts(run: Callable[..., Result], tmp_path: Path) ->
     assert re.search(r"\ncovered in 1 row: .*300 steps.*windows of \d+ steps", result.out)
 
 
-def test_an_overflowing_recurrence_is_said_with_its_step(run: Callable[..., Result], small: Path) -> None:
-    # Euler with dt = 1 is far outside its stability limit 2 |Re λ|/|λ|², which is below 1/2 for |Im λ| >= π.
+def test_an_overflowing_recurrence_names_the_step_and_a_safe_input(run: Callable[..., Result], tmp_path: Path) -> None:
+    u = np.sin(np.arange(300.0))
+    np.save(tmp_path / "u.npy", 1e3 * u)
+    arguments = ("verify", "-q", "--signal", tmp_path / "u.npy", "--mode", "liquid", *SMALL)
+    result = run(*arguments)
+    assert result.code == 2
+    said = re.match(
+        r"error: liquid in float32 left the range .* at step \d+, channel 0 .*\|u\| < ([0-9.e-]+) ", result.err
+    )
+    assert said, result.err
+    assert result.err.count("\n") == 1
+    # The bound that the message gives is one: below it (less the rounding of its digits) nothing overflows.
+    np.save(tmp_path / "u.npy", 0.9 * float(said[1]) * u)
+    assert run(*arguments).code == 0
+
+
+def test_a_transition_that_grows_by_itself_has_no_safe_input(run: Callable[..., Result], small: Path) -> None:
+    # Euler is stable for dt <= 2 |Re λ|/|λ|², which is 0.1 for λ = -1/2 + iπ and less for the others.
     unstable = ("--discretization", "euler", "--dt-min", 1, "--dt-max", 1, "--n-state", 64, "--channels", 1)
     result = run("verify", "--signal", small, *unstable, "--mode", "liquid", "--backend", "numpy", "-q")
     assert result.code == 2
-    assert re.match(r"error: liquid in float32 left the range of the dtype at step \d+, channel 0", result.err)
-    assert "Traceback" not in result.err
+    assert re.match(r"error: liquid in float32 left the range .* at step \d+, channel 0 .*no input is safe", result.err)
 
 
 def fresh(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import FrozenInstanceError, fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,13 +63,13 @@ FULL = Report(
 )
 
 
-def strict(text: str) -> dict:
+def strict(text: str) -> dict[str, Any]:
     """Parsed as RFC 8259 has it: the words NaN and Infinity, which Python would take, are errors."""
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
-    return json.loads(text, parse_constant=refuse)
+    return dict(json.loads(text, parse_constant=refuse))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ class Page(HTMLParser):
         self.tags: set[str] = set()
         self.cells: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         assert not {name for name, _ in attrs} & {"src", "href", "onload", "onerror"}
         if tag != "meta":
@@ -274,7 +275,7 @@ def test_html_is_escaped(tmp_path: Path) -> None:
     assert evil.replace("\udcff", "\\udcff") in page.cells
 
 
-def on_console(found: Report, **options: object) -> str:
+def on_console(found: Report, **options: Any) -> str:
     from rich.console import Console
 
     stream = io.StringIO()

@@ -4,6 +4,7 @@ import hashlib
 import struct
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,7 +230,9 @@ def test_text_in_another_encoding(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_numpy_files(tmp_path: Path, array: np.ndarray, expected: list[list[float]], said: str, suffix: str) -> None:
+def test_numpy_files(
+    tmp_path: Path, array: np.ndarray[Any, Any], expected: list[list[float]], said: str, suffix: str
+) -> None:
     path = tmp_path / f"a.{suffix}"
     (np.save if suffix == "npy" else np.savez)(path, array)
     signal = load_signal(path)
@@ -258,7 +261,7 @@ def test_numpy_files(tmp_path: Path, array: np.ndarray, expected: list[list[floa
     ],
 )
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_numpy_files_refused(tmp_path: Path, array: np.ndarray, said: str, suffix: str) -> None:
+def test_numpy_files_refused(tmp_path: Path, array: np.ndarray[Any, Any], said: str, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     (np.save if suffix == "npy" else np.savez)(path, array)
     refused(path, f"a.{suffix}", said)
