@@ -89,7 +89,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks; `nox -s bench -- FOLDER` says where their JSON goes."""
-    install_wheel(session)
+    # The benchmarks draw their systems with liquid_ssm.testing.
+    install_wheel(session, extras="[test]")
     folder = session.posargs[0] if session.posargs else session.create_tmp()
     session.run("python", str(ROOT / "benchmarks" / "run.py"), folder)
     session.log(f"results: {folder}")

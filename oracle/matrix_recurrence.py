@@ -179,7 +179,7 @@ class _ErrorRun:
 
     def __init__(
         self, transition: Transition, model: RoundingModel, link: str | None, power: int, shape: tuple[int, ...]
-    ):
+    ) -> None:
         self.transition, self.model, self.link, self.power = transition, model, link, power
         self.constant = (
             None
@@ -190,13 +190,17 @@ class _ErrorRun:
         self.last = np.zeros(shape)  # componentwise bound on the last state of the previous block
         self.too_large = np.zeros(shape[1:-1], bool)
 
-    def advance(self, block: _Block) -> Array:
-        """Bound on the outputs of the block, (batch, H, T)."""
+    def advance(self, block: _Block, wrong: Array | float) -> Array:
+        """Bound on the outputs of the block, (batch, H, T).
+
+        Args:
+            wrong: error that the input brings into the drive (T, batch, H, M).
+        """
         order = block.after.shape[1]
         total = np.zeros((*block.u.shape[1:], len(block.u)))
         below = np.zeros(block.w.shape)
         for p in range(order):
-            E, out = self._propagate(p, block, self._local(p, block, below))
+            E, out = self._propagate(p, block, self._local(p, block, below, wrong))
             total = total + out if self.link == "drive" else out
             self.too_large |= (block.cap_after[:, p] - np.abs(block.after[:, p]) < E).any(axis=(0, 3))
             # the next order is fed by the error of this one, one step earlier
@@ -204,11 +208,11 @@ class _ErrorRun:
             self.last[p] = E[-1]
         return self._read_out(block, total)
 
-    def _local(self, p: int, block: _Block, below: Array) -> Array:
+    def _local(self, p: int, block: _Block, below: Array, wrong: Array | float) -> Array:
         """Error that step k makes on its own in order p, plus what it takes from the order below."""
         unit, kappa = self.model.unit, COMPLEX_PRODUCT
         beta = np.abs(block.w).astype(float)
-        dw = ((self.power - 1) * kappa + 1) * unit * beta
+        dw = ((self.power - 1) * kappa + 1) * unit * beta + wrong
         cap, after = block.cap[:, p], np.abs(block.after[:, p]).astype(float)
         liquid = self.link == "liquid"
         local = self.transition.local_error(cap, self.model, block.w if liquid else None)
@@ -222,9 +226,9 @@ class _ErrorRun:
                 sums = sums + beta * cap
         else:
             factor = beta if self.link == "drive" else np.abs(block.u).astype(float)[..., None]
-            wrong = dw if self.link == "drive" else 0.0
+            off = dw if self.link == "drive" else 0.0
             entering = block.cap[:, p - 1]
-            local = local + (wrong + kappa * unit * (factor + wrong)) * entering + factor * below
+            local = local + (off + kappa * unit * (factor + off)) * entering + factor * below
             sums = sums + factor * entering
         return np.asarray((local + 2 * unit * sums) * _SECOND_ORDER + 16 * cap.shape[-1] * self.model.tiny)
 
@@ -269,6 +273,7 @@ def run_matrix(
     models: Sequence[RoundingModel],
     *,
     power: int = 1,
+    input_error: Array | None = None,
 ) -> MatrixRun:
     """Whole runs: `link` None = linear, `liquid` = Eq. 11, `drive` = `truncated`, `input` = a chain of `kb`.
 
@@ -277,11 +282,12 @@ def run_matrix(
         order: number of coupled orders (1 for None and `liquid`).
         x0: (batch, H, M), the first order's start.
         power: exponent of B̄ in the drive.
+        input_error: for each model, the error of the computed input (K, batch, H, L); None = none.
     """
-    run = _run(realization, u, link, order, x0, models, power, _GUESSES[0])
+    run = _run(realization, u, link, order, x0, models, power, input_error, _GUESSES[0])
     if np.isfinite(run.error).all():
         return run
-    again = _run(realization, u, link, order, x0, models, power, _GUESSES[1])
+    again = _run(realization, u, link, order, x0, models, power, input_error, _GUESSES[1])
     return MatrixRun(run.y, np.minimum(run.error, again.error))
 
 
@@ -293,6 +299,7 @@ def _run(
     x0: Array,
     models: Sequence[RoundingModel],
     power: int,
+    input_error: Array | None,
     guess: float,
 ) -> MatrixRun:
     batch, channels, length = u.shape
@@ -330,7 +337,10 @@ def _run(
         terms = C.real * outputs.real - C.imag * outputs.imag
         y[..., part] = np.moveaxis(realization.weight * terms.sum(axis=-1), 0, -1)
         for i, run in enumerate(runs):
-            error[i][..., part] = run.advance(block)
+            wrong: Array | float = 0.0
+            if input_error is not None:
+                wrong = np.abs(drive).astype(float) * np.moveaxis(input_error[i][..., part], -1, 0)[..., None]
+            error[i][..., part] = run.advance(block, wrong)
     for i, run in enumerate(runs):
         error[i][run.too_large] = np.inf
     return MatrixRun(y, error)

@@ -110,7 +110,7 @@ def reference(
     ):
         total = run.recurrence("drive", order)
     else:
-        total = run.linear(run.u, 1, [np.zeros(run.u.shape)] * len(run.models))
+        total = run.linear(run.u, 1, np.zeros((len(run.models), *run.u.shape)))
         if mode in ("kb", "pb") and order > 1:
             total = run.sum([total, *run.correlation_terms(mode, order, correlations, window)])
     value, componentwise, normwise = total
@@ -136,20 +136,32 @@ class _Run:
             self.x0 += np.asarray(state, self.kind).reshape(shape)
         self.scalar = realization.structure in ("diagonal", "mimo")
 
-    def recurrence(self, link: str | None, order: int = 1, power: int = 1, u: Array | None = None) -> Term:
-        """Outputs of a recurrence: None linear, `liquid`, `drive` (truncated) or `input` (a kb chain)."""
+    def recurrence(
+        self,
+        link: str | None,
+        order: int = 1,
+        power: int = 1,
+        u: Array | None = None,
+        input_error: Array | None = None,
+    ) -> Term:
+        """Outputs of a recurrence: None linear, `liquid`, `drive` (truncated) or `input` (a kb chain).
+
+        Args:
+            u: its input, by default the signal.
+            input_error: for each model, the error of the computed input (K, batch, H, L), by default none.
+        """
         u = self.u if u is None else u
         start = self.x0 if power == 1 else np.zeros_like(self.x0)
         nothing = np.zeros((len(self.models), *u.shape[:2]))
         if not self.scalar:
-            run = run_matrix(self.r, u, link, order, start, self.models, power=power)
+            run = run_matrix(self.r, u, link, order, start, self.models, power=power, input_error=input_error)
             return run.y, run.error, nothing
         y = np.zeros(u.shape, u.dtype)
         error = np.zeros((len(self.models), *u.shape))
         A = self.r.A.astype(self.kind)
         C = self.r.C.astype(self.kind)
         summed = order - 1 if link == "drive" else 0
-        drives = self._drives(u, power)
+        drives = self._drives(u, power, input_error)
         if link == "liquid":
             blocks = ((p, x, E) for p, x, E in liquid_states(A, drives, start, self.models))
         else:
@@ -163,7 +175,7 @@ class _Run:
             y[..., part], error[..., part] = np.moveaxis(outputs, 0, -1), np.moveaxis(errors, 1, -1)
         return y, error, nothing
 
-    def _drives(self, u: Array, power: int) -> Iterator[tuple[slice, Drive]]:
+    def _drives(self, u: Array, power: int, input_error: Array | None) -> Iterator[tuple[slice, Drive]]:
         B = self.r.B.astype(self.kind)
         powered = B
         for _ in range(power - 1):
@@ -180,26 +192,24 @@ class _Run:
             else:
                 w = powered * inputs[..., None]
                 error = ((power - 1) * COMPLEX_PRODUCT + 1) * unit * (1 + 8 * power * unit) * np.abs(w) + 2 * tiny
+                if input_error is not None:
+                    wrong = np.moveaxis(input_error[..., part], -1, 1)[..., None]  # (K, T, batch, H, 1)
+                    error = error + np.abs(powered) * wrong * (1 + 8 * power * unit)
             yield part, Drive(w, np.asarray(error, float) * INFLATION)
 
-    def linear(self, source: Array, power: int, source_error: Sequence[Array] | Array) -> Term:
+    def linear(self, source: Array, power: int, input_error: Array) -> Term:
         """K_p ∗ source, K_p from B̄^{∘p}: as a recurrence, or as kernel and FFT where the model says so.
 
         Args:
-            source_error: componentwise error of the computed source, per model, (batch, H, L).
+            input_error: componentwise error of the computed source, per model, (K, batch, H, L).
         """
-        y, error, normwise = self.recurrence(None, 1, power, source)
-        exact = np.asarray(source, float)
+        y, error, normwise = self.recurrence(None, 1, power, source, input_error)
         for i, model in enumerate(self.models):
             if model.fft and self.r.structure != "mimo":
                 kernel, error_k = self._kernel(source.shape[-1], power, model)
                 error[i] = 0
-                normwise[i] = convolution.fft_bound(kernel, _norms(error_k), exact, _norms(source_error[i]), model)
-            elif np.any(source_error[i]):
-                # the recurrence is linear: an error of its input passes through |K|
-                kernel, _ = convolution.kernel_and_size(self.r, source.shape[-1], power)
-                error[i] += convolution.direct_error(np.abs(kernel), 0 * kernel, source_error[i], 0 * exact, model)
-                error[i] += convolution._causal(np.abs(kernel), source_error[i])
+                exact = np.asarray(source, float)
+                normwise[i] = convolution.fft_bound(kernel, _norms(error_k), exact, _norms(input_error[i]), model)
         return y, error, normwise
 
     def _kernel(self, length: int, power: int, model: RoundingModel) -> tuple[Array, Array]:

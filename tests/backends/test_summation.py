@@ -30,6 +30,8 @@ def test_pairwise_sum_adds_the_second_half_to_the_first() -> None:
     # (2^24 + 1) rounds to 2^24, 1 + 1 = 2: the order of the additions can be read from the result.
     terms = np.array([2.0**24, 1, 1, 1], np.float32)
     assert pairwise_sum(terms) == 2.0**24 + 2
+    # The first term meets the third: (2^24 + 1) + (1 + 0), each 1 absorbed; with the fourth it would be 2^24 + 2.
+    assert pairwise_sum(np.array([2.0**24, 1, 1, 0], np.float32)) == 2.0**24
     # With three terms the middle one waits: (2^24 + 1) + 1, each absorbed.
     assert pairwise_sum(np.array([2.0**24, 1, 1], np.float32)) == 2.0**24
     assert pairwise_sum(np.array([1, 2.0**24, 1], np.float32)) == 2.0**24 + 2
