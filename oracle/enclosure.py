@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf, isfinite, log2, nextafter
 from sys import float_info
@@ -134,6 +135,17 @@ def enclose_kernel(
     return Enclosure(hi, lo, radius, precision)
 
 
+@contextmanager
+def working_precision(bits: int) -> Iterator[None]:
+    """flint's global precision, put back on every way out; its own `workprec` is younger than version 0.6."""
+    before = ctx.prec
+    ctx.prec = bits
+    try:
+        yield
+    finally:
+        ctx.prec = before
+
+
 def _check_target(target: float) -> None:
     if not SMALLEST_TARGET <= target <= 1:
         raise ValueError(f"target is {target}; hi + lo can hold 2^-100 … 1 of the largest |y|.")
@@ -204,7 +216,7 @@ def _refine(evaluation: _Evaluation, target: float, where: str) -> tuple[tuple[A
     wanted = min(-log2(target) + evaluation.lost_bits + _GUARD_BITS, MAX_PRECISION)
     bits = -(-int(wanted) // 64) * 64
     while True:
-        with ctx.workprec(bits):
+        with working_precision(bits):
             hi, lo, radius = np.moveaxis(np.array([[_split(y, where) for y in row] for row in evaluation.run()]), 2, 0)
         peak = (np.abs(hi) - radius).max(axis=1, keepdims=True)
         limit = np.maximum(target * peak, _RADIUS_FLOOR)

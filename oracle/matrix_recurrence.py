@@ -20,6 +20,7 @@ from .rounding import COMPLEX_PRODUCT, RoundingModel
 Array = npt.NDArray[Any]
 
 BLOCK = 64  # steps whose products are formed explicitly
+_SHORT = 8  # steps between norms inside a block
 
 # Room for second-order terms and for the rounding of the bound itself (products of up to 64 matrices).
 _SECOND_ORDER = 1 + 2.0**-9
@@ -54,6 +55,7 @@ class Transition:
             self.P, self.Q = realization.P.astype(dtype), realization.Q.astype(dtype)
         A, _, C = realization.astype(dtype).full_matrices()
         self.matrix, self.C = A.astype(np.complex128), C.astype(np.complex128)
+        self.norms = np.linalg.norm(self.matrix, 2, axis=(1, 2)) * _SECOND_ORDER
 
     def apply(self, x: Array) -> Array:
         """Ā x for x (…, H, M)."""
@@ -83,140 +85,137 @@ class Transition:
         return np.asarray(model.unit * own)
 
 
-def both_halves(realization: Realization, v: Array) -> Array:
-    """A bound on the stored half as one on the full state."""
-    return np.concatenate([v, v], axis=-1) if realization.conjugate_pairs else v
-
-
 class _ConstantBlocks:
-    """Error propagation through powers of one matrix."""
+    """Error propagation through the powers of one matrix, inside blocks of at most BLOCK steps."""
 
     def __init__(self, A: Array, C: Array) -> None:
         power = np.eye(len(A), dtype=complex)
-        entries, rows, outputs, output_norms = [], [], [], []
+        norms, outputs = [], []
         for _ in range(BLOCK + 1):
-            entries.append(np.abs(power))
-            rows.append(np.linalg.norm(power, axis=1))
-            outputs.append(np.abs(C @ power))
-            output_norms.append(np.linalg.norm(C @ power))
-            last, power = power, A @ power
-        self.entries, self.rows = np.array(entries), np.array(rows)
-        self.outputs, self.output_norms = np.array(outputs), np.array(output_norms)
-        self.norm = float(np.linalg.norm(last, 2))
+            norms.append(np.linalg.norm(power, 2))
+            outputs.append(C @ power)
+            power = A @ power
+        self.norms = np.array(norms)
+        self.outputs, self.output_norms = np.abs(outputs), np.linalg.norm(outputs, axis=1)
 
-    def advance(self, local: Array, start: Array) -> tuple[Array, Array, Array]:
-        """From local errors (X, T, N) and ‖e‖ at the start (X,): E (X, T, N), |C e| (X, T), ‖e‖ at the end."""
+    def advance(self, local: Array, source: Array, start: Array) -> tuple[Array, Array]:
+        """|C e| and ‖e‖₂ at every step, both (X, T).
+
+        Args:
+            local: componentwise bounds (X, T, N) on what each step adds.
+            source: 2-norms (X, T) of what it adds besides.
+            start: ‖e‖₂ before the first step, (X,).
+        """
         steps = local.shape[1]
-        E = np.zeros_like(local)
-        y = np.zeros(local.shape[:2])
+        added = np.linalg.norm(local, axis=2) + source
+        norm = self.norms[1 : steps + 1] * start[:, None]
+        y = self.output_norms[1 : steps + 1] * start[:, None]
         for d in range(steps):
-            E[:, d:] += local[:, : steps - d] @ self.entries[d].T
-            y[:, d:] += local[:, : steps - d] @ self.outputs[d]
-        end = np.linalg.norm(E[:, -1], axis=1) + self.norm * start
-        E += self.rows[1 : steps + 1] * start[:, None, None]
-        y += self.output_norms[1 : steps + 1] * start[:, None]
-        return E * _SECOND_ORDER, y * _SECOND_ORDER, end * _SECOND_ORDER
+            norm[:, d:] += self.norms[d] * added[:, : steps - d]
+            y[:, d:] += local[:, : steps - d] @ self.outputs[d] + self.output_norms[d] * source[:, : steps - d]
+        return y * _SECOND_ORDER, norm * _SECOND_ORDER
 
 
-def _varying_block(M: Array, C: Array, local: Array, start: Array, stored: int) -> tuple[Array, Array, Array]:
-    """As `_ConstantBlocks.advance`, for transitions M (T, N, N) that change from step to step.
+def _varying_block(M: Array, norms: Array, C: Array, local: Array, start: float) -> tuple[Array, Array]:
+    """|C e| and bounds on ‖e‖₂ at every step, both (T,), for transitions M (T, N, N) that change.
 
-    Only the first `stored` rows of E are formed; the others are their conjugates' and have the same bound.
+    Args:
+        norms: bounds on ‖M_k‖₂, (T,); they only serve between the steps whose products are formed.
+        local: componentwise bounds (T, N) on what each step adds.
+        start: ‖e‖₂ before the first step.
     """
     steps, size, _ = M.shape
-    E = np.zeros((len(start), steps, stored))
-    y = np.zeros(local.shape[:2])
-    identity = np.eye(stored, size, dtype=complex)
-    products = np.broadcast_to(identity, (steps, stored, size)).copy()  # rows of Φ(k, k-d), for every k
-    rows, row_norms = np.empty((steps, stored)), np.empty(steps)
-    norm = 1.0
+    y = np.zeros(steps)
+    rows = np.broadcast_to(C, (steps, size))  # C Φ(k, k-d) for every k
     for d in range(steps):
-        live = products[d:]  # k = d … T-1, acting on the local error of step k-d
-        outputs = _both(C, live)
-        # sqrt(re² + im²) is several times faster than abs, and its underflow below 1e-154 is out of all proportion
-        size_of = np.sqrt(live.real**2 + live.imag**2)
-        E[:, d:] += np.matmul(size_of, local[:, : steps - d, :, None])[..., 0]
-        y[:, d:] += np.einsum("km,xkm->xk", np.abs(outputs), local[:, : steps - d])
-        live = live @ M[: steps - d]
-        products[d:] = live
-        rows[d] = np.linalg.norm(live[0], axis=1)
-        row_norms[d] = np.linalg.norm(_both(C, live[0]))
-        if d == steps - 1:
-            norm = float(np.linalg.norm(_closed(live[0]), 2))
-    end = np.sqrt(size / stored) * np.linalg.norm(E[:, -1], axis=1) + norm * start
-    E += rows * start[:, None, None]
-    y += row_norms * start[:, None]
-    return E * _SECOND_ORDER, y * _SECOND_ORDER, end * _SECOND_ORDER
+        y[d:] += (np.abs(rows) * local[: steps - d]).sum(axis=1)
+        rows = np.matmul(rows[:, None, :], M[: steps - d])[:, 0]
+        y[d] += np.linalg.norm(rows[0]) * start
+        rows = rows[1:]
 
-
-def _closed(rows: Array) -> Array:
-    """The full matrix of a conjugate-closed map from the rows (…, M, N) of its stored half."""
-    stored, size = rows.shape[-2:]
-    if stored == size:
-        return rows
-    mirrored = np.concatenate([rows[..., stored:], rows[..., :stored]], axis=-1).conj()
-    return np.concatenate([rows, mirrored], axis=-2)
-
-
-def _both(C: Array, rows: Array) -> Array:
-    """C times the full matrix whose stored rows are given."""
-    return np.asarray(C @ _closed(rows))
+    # ‖e‖ by short products inside, by products over the whole block at its end
+    norm = np.empty(steps)
+    entering, since_start = start, np.eye(size, dtype=complex)
+    gathered: list[tuple[Array, Array]] = []
+    for first in range(0, steps, _SHORT):
+        stop = min(steps, first + _SHORT)
+        running = entering
+        for k in range(first, stop):
+            running = norms[k] * running + float(np.linalg.norm(local[k]))
+            norm[k] = running
+        suffix, arriving = np.eye(size, dtype=complex), np.zeros(size)
+        for k in reversed(range(first, stop)):
+            arriving += np.abs(suffix) @ local[k]
+            suffix = suffix @ M[k]
+        gathered = [(suffix @ product, vector) for product, vector in gathered] + [(np.eye(size), arriving)]
+        since_start = suffix @ since_start
+        together = np.sum([np.abs(product) @ vector for product, vector in gathered], axis=0)
+        long = np.linalg.norm(since_start, 2) * start + np.linalg.norm(together)
+        short = np.linalg.norm(suffix, 2) * entering + np.linalg.norm(arriving)
+        entering = norm[stop - 1] = float(min(long, short))
+    return y * _SECOND_ORDER, norm * _SECOND_ORDER
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A stretch of the exact run; T steps, arrays (T, …)."""
+    """A stretch of the exact run; T steps."""
 
     w: Array  # drive (T, batch, H, M)
     u: Array  # inputs (T, batch, H)
     after: Array  # states (T, order, batch, H, M)
-    cap: Array  # |computed state| entering each step is at most this, (T, order, batch, H, M)
-    cap_after: Array  # the same for the state that the step leaves
+    room: Array  # computed states differ from exact ones by at most this, before each step and after (T + 1, batch, H)
+
+    def cap(self, p: int, before: Array) -> Array:
+        """Bound on the computed state of order p that enters each step, (T, batch, H, M)."""
+        entering = np.concatenate([before[None, p], self.after[:-1, p]])
+        return np.asarray(np.abs(entering).astype(float) + self.room[:-1, ..., None])
 
 
 class _ErrorRun:
     """The error bound of one rounding model, block after block."""
 
     def __init__(
-        self, transition: Transition, model: RoundingModel, link: str | None, power: int, shape: tuple[int, ...]
+        self,
+        transition: Transition,
+        constant: list[_ConstantBlocks] | None,
+        model: RoundingModel,
+        link: str | None,
+        power: int,
+        shape: tuple[int, ...],
     ) -> None:
-        self.transition, self.model, self.link, self.power = transition, model, link, power
-        self.constant = (
-            None
-            if link == "liquid"
-            else [_ConstantBlocks(A, C) for A, C in zip(transition.matrix, transition.C, strict=True)]
-        )
-        self.norm = np.zeros(shape[:-1])  # spectral-norm bound at the start of the block, (order, batch, H)
-        self.last = np.zeros(shape)  # componentwise bound on the last state of the previous block
+        self.transition, self.constant, self.model, self.link, self.power = transition, constant, model, link, power
+        self.norm = np.zeros(shape[:-1])  # ‖e‖₂ of each order at the end of the previous block, (order, batch, H)
         self.too_large = np.zeros(shape[1:-1], bool)
 
-    def advance(self, block: _Block, wrong: Array | float) -> Array:
+    def advance(self, block: _Block, before: Array, wrong: Array | float) -> Array:
         """Bound on the outputs of the block, (batch, H, T).
 
         Args:
+            before: exact states entering the block (order, batch, H, M).
             wrong: error that the input brings into the drive (T, batch, H, M).
         """
-        order = block.after.shape[1]
         total = np.zeros((*block.u.shape[1:], len(block.u)))
-        below = np.zeros(block.w.shape)
-        for p in range(order):
-            E, out = self._propagate(p, block, self._local(p, block, below, wrong))
+        below = np.zeros(block.u.shape)  # ‖e‖₂ of the order below, one step earlier
+        for p in range(len(before)):
+            local, source = self._local(p, block, before, below, wrong)
+            out, norm = self._propagate(p, block, local, source)
             total = total + out if self.link == "drive" else out
-            self.too_large |= (block.cap_after[:, p] - np.abs(block.after[:, p]) < E).any(axis=(0, 3))
-            # the next order is fed by the error of this one, one step earlier
-            below = np.concatenate([self.last[p][None], E[:-1]])
-            self.last[p] = E[-1]
+            self.too_large |= (norm > block.room[1:]).any(axis=0)
+            below = np.concatenate([self.norm[p][None], norm[:-1]])
+            self.norm[p] = norm[-1]
         return self._read_out(block, total)
 
-    def _local(self, p: int, block: _Block, below: Array, wrong: Array | float) -> Array:
-        """Error that step k makes on its own in order p, plus what it takes from the order below."""
+    def _local(self, p: int, block: _Block, before: Array, below: Array, wrong: Array | float) -> tuple[Array, Array]:
+        """What each step adds to the error of order p: (T, batch, H, M) by its own roundings, and the 2-norm
+        (T, batch, H) of what it takes from the order below."""
         unit, kappa = self.model.unit, COMPLEX_PRODUCT
         beta = np.abs(block.w).astype(float)
         dw = ((self.power - 1) * kappa + 1) * unit * beta + wrong
-        cap, after = block.cap[:, p], np.abs(block.after[:, p]).astype(float)
+        cap, after = block.cap(p, before), np.abs(block.after[:, p]).astype(float)
         liquid = self.link == "liquid"
         local = self.transition.local_error(cap, self.model, block.w if liquid else None)
         sums = after  # what the last additions round
+        source = np.zeros(block.u.shape)
         if p == 0:
             local = local + dw + 1.5 * unit * beta
             sums = sums + beta
@@ -227,37 +226,37 @@ class _ErrorRun:
         else:
             factor = beta if self.link == "drive" else np.abs(block.u).astype(float)[..., None]
             off = dw if self.link == "drive" else 0.0
-            entering = block.cap[:, p - 1]
-            local = local + (off + kappa * unit * (factor + off)) * entering + factor * below
+            entering = block.cap(p - 1, before)
+            local = local + (off + kappa * unit * (factor + off)) * entering
             sums = sums + factor * entering
-        return np.asarray((local + 2 * unit * sums) * _SECOND_ORDER + 16 * cap.shape[-1] * self.model.tiny)
+            source = factor.max(axis=-1, initial=0) * below * _SECOND_ORDER
+        return (local + 2 * unit * sums) * _SECOND_ORDER + 16 * cap.shape[-1] * self.model.tiny, source
 
-    def _propagate(self, p: int, block: _Block, local: Array) -> tuple[Array, Array]:
-        """E (T, batch, H, M) and |C e| (batch, H, T) of order p."""
-        realization = self.transition.realization
-        E, out = np.empty_like(local), np.empty((*local.shape[1:3], len(local)))
-        full = both_halves(realization, local)
+    def _propagate(self, p: int, block: _Block, local: Array, source: Array) -> tuple[Array, Array]:
+        """|C e| (batch, H, T) and ‖e‖₂ (T, batch, H) of order p."""
+        pairs = self.transition.realization.conjugate_pairs
+        full = np.concatenate([local, local], axis=-1) if pairs else local
+        out, norm = np.empty((*local.shape[1:3], len(local))), np.empty(block.u.shape)
         for h in range(local.shape[2]):
             if self.constant is not None:
-                state, output, end = self.constant[h].advance(full[:, :, h].swapaxes(0, 1), self.norm[p, :, h])
-                E[:, :, h], out[:, h], self.norm[p, :, h] = state[..., : local.shape[3]].swapaxes(0, 1), output, end
+                y, size = self.constant[h].advance(full[:, :, h].swapaxes(0, 1), source[:, :, h].T, self.norm[p, :, h])
+                out[:, h], norm[:, :, h] = y, size.T
                 continue
             for b in range(local.shape[1]):
                 shift = block.w[:, b, h].astype(complex)
-                shift = np.concatenate([shift, shift.conj()], axis=-1) if realization.conjugate_pairs else shift
+                shift = np.concatenate([shift, shift.conj()], axis=-1) if pairs else shift
                 M = self.transition.matrix[h] + shift[:, :, None] * np.eye(shift.shape[1])
-                state, output, end = _varying_block(
-                    M, self.transition.C[h], full[None, :, b, h], self.norm[p, b : b + 1, h], local.shape[3]
-                )
-                E[:, b, h], out[b, h], self.norm[p, b, h] = state[0], output[0], end[0]
-        return E, out
+                norms = self.transition.norms[h] + np.abs(shift).max(axis=1, initial=0)
+                start = float(self.norm[p, b, h])
+                out[b, h], norm[:, b, h] = _varying_block(M, norms, self.transition.C[h], full[:, b, h], start)
+        return out, norm
 
     def _read_out(self, block: _Block, inherited: Array) -> Array:
         realization, model = self.transition.realization, self.model
-        modes = block.w.shape[-1]
-        orders = block.after.shape[1]
+        modes, orders = block.w.shape[-1], block.after.shape[1]
         summed = self.link == "drive"
-        seen = block.cap_after.sum(axis=1) if summed else block.cap_after[:, -1]
+        states = np.abs(block.after).astype(float) + block.room[1:, None, ..., None]
+        seen = states.sum(axis=1) if summed else states[:, -1]
         spread = np.moveaxis((np.abs(realization.C).astype(float) * seen).sum(axis=-1), 0, -1)
         depth = 2 + model.depth(modes) + (orders - 1 if summed else 0)
         own = realization.weight * depth * model.unit * spread + 4 * modes * model.tiny
@@ -284,15 +283,20 @@ def run_matrix(
         power: exponent of B̄ in the drive.
         input_error: for each model, the error of the computed input (K, batch, H, L); None = none.
     """
-    run = _run(realization, u, link, order, x0, models, power, input_error, _GUESSES[0])
+    transition = Transition(realization, np.result_type(u.dtype, np.complex64))
+    constant = None
+    if link != "liquid":
+        constant = [_ConstantBlocks(A, C) for A, C in zip(transition.matrix, transition.C, strict=True)]
+    run = _run(transition, constant, u, link, order, x0, models, power, input_error, _GUESSES[0])
     if np.isfinite(run.error).all():
         return run
-    again = _run(realization, u, link, order, x0, models, power, input_error, _GUESSES[1])
+    again = _run(transition, constant, u, link, order, x0, models, power, input_error, _GUESSES[1])
     return MatrixRun(run.y, np.minimum(run.error, again.error))
 
 
 def _run(
-    realization: Realization,
+    transition: Transition,
+    constant: list[_ConstantBlocks] | None,
     u: Array,
     link: str | None,
     order: int,
@@ -302,16 +306,15 @@ def _run(
     input_error: Array | None,
     guess: float,
 ) -> MatrixRun:
+    realization, dtype = transition.realization, transition.A.dtype
     batch, channels, length = u.shape
-    dtype = np.result_type(u.dtype, np.complex64)
-    transition = Transition(realization, dtype)
     B, C = realization.B.astype(dtype), realization.C.astype(dtype)
     drive = B
     for _ in range(power - 1):
         drive = drive * B
     x = np.zeros((order, batch, channels, B.shape[-1]), dtype)
     x[0] = x0
-    runs = [_ErrorRun(transition, model, link, power, x.shape) for model in models]
+    runs = [_ErrorRun(transition, constant, model, link, power, x.shape) for model in models]
     y = np.zeros((batch, channels, length), u.dtype)
     error = np.zeros((len(models), batch, channels, length))
     # An error may appear before any state does: from underflow, or in an order whose state is still zero.
@@ -322,8 +325,8 @@ def _run(
         inputs = np.moveaxis(u[..., part], -1, 0)  # (T, batch, H)
         w = drive * inputs[..., None]
         after = np.empty((len(w), *x.shape), dtype)
-        caps = np.empty((len(w) + 1, *x.shape))
-        caps[0] = np.abs(x) + guess * largest[..., None]
+        room = np.empty((len(w) + 1, batch, channels))
+        before, room[0] = x, guess * largest
         for t in range(len(w)):
             moved = transition.apply(x)
             moved[0] += w[t] * x[0] + w[t] if link == "liquid" else w[t]
@@ -331,8 +334,8 @@ def _run(
                 moved[1:] += (w[t] if link == "drive" else inputs[t][..., None]) * x[:-1]
             x = after[t] = moved
             largest = np.maximum(largest, np.abs(x).max(axis=(0, 3), initial=0))
-            caps[t + 1] = np.abs(x) + guess * largest[..., None]
-        block = _Block(w, inputs, after, caps[:-1], caps[1:])
+            room[t + 1] = guess * largest
+        block = _Block(w, inputs, after, room)
         outputs = after.sum(axis=1) if link == "drive" else after[:, -1]
         terms = C.real * outputs.real - C.imag * outputs.imag
         y[..., part] = np.moveaxis(realization.weight * terms.sum(axis=-1), 0, -1)
@@ -340,7 +343,7 @@ def _run(
             wrong: Array | float = 0.0
             if input_error is not None:
                 wrong = np.abs(drive).astype(float) * np.moveaxis(input_error[i][..., part], -1, 0)[..., None]
-            error[i][..., part] = run.advance(block, wrong)
+            error[i][..., part] = run.advance(block, before, wrong)
     for i, run in enumerate(runs):
         error[i][run.too_large] = np.inf
     return MatrixRun(y, error)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from liquid_ssm.oracle import enclosure, exact
-from liquid_ssm.oracle.enclosure import DEFAULT_TARGET, Enclosure, enclose, enclose_kernel
+from liquid_ssm.oracle.enclosure import DEFAULT_TARGET, Enclosure, enclose, enclose_kernel, working_precision
 from liquid_ssm.oracle.enclosure_trajectory import Discs, norm_bound, spectral_norm_bound
 from liquid_ssm.oracle.errors import OutputOverflow, PrecisionExhausted
 from liquid_ssm.oracle.realization import Realization
@@ -169,14 +169,14 @@ def test_rotation_needs_no_long_precision(drive: float) -> None:
     # Plain balls do not reach that with 1024 bits; with twice the wrapping's bits they must meet every enclosure.
     assert float(plain_balls(a, b, c, u, 1024)[-1].rad()) > 1
     for k, y in enumerate(plain_balls(a, b, c, u, length)):
-        with flint.ctx.workprec(length):
+        with working_precision(length):
             distance = (y - float(e.hi[0, 0, k]) - float(e.lo[0, 0, k])).abs_upper()
             assert distance <= flint.arb(float(e.radius[0, 0, k]))
 
 
 def plain_balls(a: Any, b: Any, c: Any, u: Any, bits: int) -> list[Any]:
     """Eq. 11 in balls from beginning to end."""
-    with flint.ctx.workprec(bits):
+    with working_precision(bits):
         A, B, C = ([flint.acb(z.real, z.imag) for z in v.tolist()] for v in (a, b, c))
         x, outputs = [flint.acb(0)] * len(A), []
         for u_k in u.tolist():
@@ -228,7 +228,7 @@ def test_lo_is_the_rest_of_hi() -> None:
 
 def test_flint_precision_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     r, u = stable(15, "diagonal", 1, 2), signal(16, 1, 1, 600)
-    with flint.ctx.workprec(77):
+    with working_precision(77):
         enclose(r, u, "liquid")
         assert flint.ctx.prec == 77
         with pytest.raises(OutputOverflow, match=r"mode 'liquid', batch element 0, channel 0"):
