@@ -10,10 +10,10 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from liquid_ssm.summation import pairwise_sum
 from liquid_ssm.systems import System
 
 from ._recurrence import Recurrence
-from ._summation import pairwise_sum
 
 Array = npt.NDArray[Any]
 

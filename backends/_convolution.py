@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._summation import pairwise_sum
+from liquid_ssm.summation import pairwise_sum
 
 Array = npt.NDArray[Any]
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from liquid_ssm.summation import pairwise_sum, sum_leading
 from liquid_ssm.systems import MIMOSystem, System
-
-from ._summation import pairwise_sum, sum_leading
 
 Array = npt.NDArray[Any]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._summation import delayed, moving_sum
+from liquid_ssm.summation import delayed, moving_sum
 
 Array = npt.NDArray[Any]
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from liquid_ssm.summation import TreeSum
 from liquid_ssm.systems import System
 
 from ._ports import Ports
-from ._summation import TreeSum
 from ._transition import transition_of
 
 Array = npt.NDArray[Any]

@@ -11,9 +11,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from liquid_ssm.summation import pairwise_sum, sum_leading
 from liquid_ssm.systems import DenseSystem, DPLRSystem, System
-
-from ._summation import pairwise_sum, sum_leading
 
 Array = npt.NDArray[Any]
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from liquid_ssm.summation import TreeSum
+
 from ._recurrence import CHUNK_ELEMENTS, Recurrence, final_state, like, run_vjp
-from ._summation import TreeSum
 
 Array = npt.NDArray[Any]
 

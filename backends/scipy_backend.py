@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from liquid_ssm.backend import Arithmetic, Backend, Capabilities, CascadeKind, CorrelationKind, Rejection
 from liquid_ssm.errors import BackendRejected, ParameterError, unknown_name
+from liquid_ssm.summation import pairwise_sum
 from liquid_ssm.systems import DenseSystem, DiagonalSystem, DPLRSystem, System
 
 from . import _sliding_correlations as correlations
@@ -21,7 +22,6 @@ from ._first_order import constant_recurrence, varying_recurrence
 from ._matrix_powers import dense_kernel
 from ._pieces import pieces
 from ._read_out import read_out
-from ._summation import pairwise_sum
 from ._vandermonde import diagonal_kernel
 from ._windowed_chain import windowed_chain
 

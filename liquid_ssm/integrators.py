@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DTypeError, ParameterError, ShapeError, UnstableRecurrence
+from .summation import pairwise_sum
 from .systems import Array
 
 if TYPE_CHECKING:
@@ -189,8 +190,6 @@ class _Integrator(ABC, Generic[S]):
         return array
 
     def _step(self, u_k: Array, state: S, k: int) -> tuple[Array, S]:
-        from .backends._summation import pairwise_sum
-
         shared = self.continuous.structure == "mimo"
         after: S
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -230,8 +229,6 @@ class _Integrator(ABC, Generic[S]):
 
     def _transition(self, x: Array) -> Array:
         """A x on the stored modes, O(N) unless A is a full matrix."""
-        from .backends._summation import pairwise_sum
-
         if self._A is not None:
             return pairwise_sum(self._A * x[..., None, :])
         y: Array = self._Lambda * x

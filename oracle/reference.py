@@ -101,7 +101,12 @@ def reference(
         raise ValueError(f"mode {mode!r} multiplies scalar inputs, which a mimo realization does not have")
     if state is not None and mode in ("kb", "pb"):
         raise ValueError(f"an initial state is defined here for s4, liquid and truncated, not for {mode!r}")
-    run = _Run(realization, np.asarray(u, dtype), (own, *models), state)
+    u = np.asarray(u, dtype)
+    if u.size == 0:
+        # NumPy 2.4's einsum corrupts the heap on some empty arrays of extended precision
+        nothing = Bound(np.zeros(u.shape), np.zeros(u.shape[:2]))
+        return Reference(np.zeros_like(u), np.zeros(u.shape), (nothing,) * len(models))
+    run = _Run(realization, u, (own, *models), state)
     if mode == "liquid":
         total = run.recurrence("liquid")
     elif mode == "truncated" or (
@@ -318,8 +323,6 @@ class _Run:
     def _windowed_by_restart(self, power: int, window: int) -> Term:
         """The same for coupled transitions: for every k a chain from rest, `window` inputs long."""
         batch, channels, length = self.u.shape
-        if length == 0:
-            return self.u, np.zeros((len(self.models), *self.u.shape)), np.zeros((len(self.models), batch, channels))
         padded = np.concatenate([np.zeros((batch, channels, window - 1), self.u.dtype), self.u], axis=-1)
         # every window becomes a batch row; its last output is the value wanted
         rows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)  # (batch, H, L, window)

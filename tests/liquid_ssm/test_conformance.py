@@ -13,8 +13,8 @@ from liquid_ssm.oracle.metrics import absolute_error
 from liquid_ssm.oracle.reference import reference
 from liquid_ssm.problem import DTYPES, ModeSpec
 from liquid_ssm.registry import backend_names, get_backend, rejection
+from liquid_ssm.rounding_errors import realization_of, rounding_model
 from liquid_ssm.testing.strategies import DISCRETE_STRUCTURES, inputs, mode_specs, random_system, systems
-from liquid_ssm.verify import _realization, rounding_model
 
 
 def options(spec: ModeSpec) -> dict:
@@ -27,7 +27,7 @@ def check_within_bound(system, u, spec, name, y, *, by_recurrence=False):
     model = rounding_model(get_backend(name), problem)
     if by_recurrence:
         model = type(model)(model.unit, model.tiny, model.pairwise, False, model.kernel_unit)
-    realization = _realization(system)
+    realization = realization_of(system)
     exact = enclose(realization, u, spec.mode, **options(spec))
     bound = reference(realization, u, spec.mode, models=[model], **options(spec)).bounds[0]
     assert np.isfinite(bound.componentwise).all(), "the bound says nothing"
@@ -92,7 +92,7 @@ def test_the_future_does_not_reach_the_past(name, structure, data):
     # an FFT mixes rounding errors: the past moves by no more than both bounds together
     model = rounding_model(get_backend(name), problem_of(system, u, spec))
     bounds = [
-        reference(_realization(system), v, spec.mode, models=[model], **options(spec)).bounds[0] for v in (u, changed)
+        reference(realization_of(system), v, spec.mode, models=[model], **options(spec)).bounds[0] for v in (u, changed)
     ]
     allowed = sum(np.linalg.norm(b.componentwise, axis=-1) + b.normwise for b in bounds)
     assert np.all(np.linalg.norm(y[..., :j] - z[..., :j], axis=-1) <= allowed)
@@ -115,7 +115,7 @@ def test_every_length_modulo_128(residue):
         for name in backend_names():
             y = apply(system, u, mode=spec.mode, backend=name, **options(spec))
             bound = reference(
-                _realization(system),
+                realization_of(system),
                 u,
                 spec.mode,
                 models=[rounding_model(get_backend(name), problem_of(system, u, spec))],

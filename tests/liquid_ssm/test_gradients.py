@@ -13,8 +13,8 @@ import liquid_ssm as ls
 from liquid_ssm.modes import state_shapes
 from liquid_ssm.oracle.adjoint import gradients, gradients_by_duals
 from liquid_ssm.problem import ModeSpec
+from liquid_ssm.rounding_errors import realization_of
 from liquid_ssm.testing.strategies import DISCRETE_STRUCTURES, random_system
-from liquid_ssm.verify import _realization
 
 NAMES = {"A_bar": "A", "Lambda_bar": "A", "B_bar": "B", "C": "C", "P_bar": "P", "Q_bar": "Q"}
 
@@ -70,7 +70,7 @@ def test_gradients_of_outputs_are_those_of_the_exact_mode(structure, spec, dtype
     rng = np.random.default_rng(5)
     u, grad_y = rng.normal(size=(2, 1, system.n_channels, 4)).astype(dtype)
     found = ls.vjp(system, u, grad_y, mode=spec.mode, **options(spec))
-    realization = _realization(system)
+    realization = realization_of(system)
     exact = gradients_by_duals(realization, u, spec.mode, grad_y, **options(spec))
     size = gradients_by_duals(of_moduli(realization), np.abs(u), spec.mode, np.abs(grad_y), **options(spec))
     tolerance = allowed(4, spec, dtype)
@@ -93,7 +93,7 @@ def test_gradients_through_initial_and_final_state(structure, mode, seed, length
     shape = state_shapes(system, spec, 1)["x"]
     state, grad_state = rng.normal(size=(2, *shape)) + 1j * rng.normal(size=(2, *shape))
     found = ls.vjp(system, u, grad_y, mode=mode, order=2, state=state, grad_state=grad_state)
-    realization = _realization(system)
+    realization = realization_of(system)
     exact = gradients(realization, u, mode, grad_y, grad_state, order=2, state=state)
     size = gradients(
         of_moduli(realization), np.abs(u), mode, np.abs(grad_y), np.abs(grad_state), order=2, state=np.abs(state)

@@ -11,8 +11,8 @@ from liquid_ssm.oracle.enclosure import enclose_kernel
 from liquid_ssm.oracle.kernel_error import kernel_error
 from liquid_ssm.oracle.rounding import RoundingModel
 from liquid_ssm.registry import get_backend
+from liquid_ssm.rounding_errors import realization_of
 from liquid_ssm.testing.strategies import random_system
-from liquid_ssm.verify import _realization
 
 
 def model(dtype):
@@ -21,9 +21,9 @@ def model(dtype):
 
 def ratio(system, length, power=1):
     kernel = get_backend("scipy").kernel(system, length, power=power)
-    exact = enclose_kernel(_realization(system), length, power)
+    exact = enclose_kernel(realization_of(system), length, power)
     error = np.linalg.norm((kernel - exact.hi) - exact.lo, axis=1) + np.linalg.norm(exact.radius, axis=1)
-    bound = np.linalg.norm(kernel_error(_realization(system), length, power, model(system.dtype)), axis=1)
+    bound = np.linalg.norm(kernel_error(realization_of(system), length, power, model(system.dtype)), axis=1)
     return error / bound, bound / np.linalg.norm(exact.hi, axis=1)
 
 
@@ -51,8 +51,8 @@ def test_kernels_of_initialisations_are_within_their_bounds(init, n_state):
 
 def test_kernel_values_and_sizes():
     system = random_system("diagonal", n_channels=1, n_modes=2)
-    values, sizes = kernel_and_size(_realization(system), 700)
-    exact = enclose_kernel(_realization(system), 700)
+    values, sizes = kernel_and_size(realization_of(system), 700)
+    exact = enclose_kernel(realization_of(system), 700)
     # 700 complex products in float64 behind each of the last entries
     assert np.all(np.abs(values - exact.hi) <= 700 * 8 * 2.0**-53 * sizes)
     assert np.all(np.abs(values) <= sizes * (1 + 1e-12))

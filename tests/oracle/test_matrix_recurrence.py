@@ -8,8 +8,8 @@ import pytest
 from liquid_ssm.oracle import matrix_recurrence
 from liquid_ssm.oracle.matrix_recurrence import run_matrix
 from liquid_ssm.oracle.rounding import RoundingModel
+from liquid_ssm.rounding_errors import realization_of
 from liquid_ssm.testing.strategies import random_system
-from liquid_ssm.verify import _realization
 
 MODEL = RoundingModel.of_dtype("float32", pairwise=True)
 
@@ -17,14 +17,14 @@ MODEL = RoundingModel.of_dtype("float32", pairwise=True)
 def run(structure, link, order, length=150, seed=0, **options):
     system = random_system(structure, n_channels=1, n_modes=3, seed=seed, decay=0.05, **options)
     u = np.random.default_rng(seed).normal(size=(1, 1, length)).astype(np.longdouble)
-    return system, u, run_matrix(_realization(system), u, link, order, np.zeros((1, 1, 3)), [MODEL])
+    return system, u, run_matrix(realization_of(system), u, link, order, np.zeros((1, 1, 3)), [MODEL])
 
 
 @pytest.mark.parametrize("structure", ["dense", "dplr"])
 @pytest.mark.parametrize(("link", "order"), [(None, 1), ("liquid", 1), ("drive", 2), ("input", 2)])
 def test_values_by_the_full_matrix(structure, link, order):
     system, u, found = run(structure, link, order, drive=0.05)
-    A, B, C = (v[0] for v in _realization(system).full_matrices())
+    A, B, C = (v[0] for v in realization_of(system).full_matrices())
     x = np.zeros((2, len(A)), complex)
     for k in range(u.shape[-1]):
         w = B * float(u[0, 0, k])
@@ -49,7 +49,7 @@ def test_rounding_stays_within_the_bound():
     for seed in range(10):
         system, u, found = run("dense", "liquid", 1, seed=seed, drive=0.2)
         A, B, C = (v[0].astype(np.complex64) for v in (system.A_bar, system.B_bar, system.C))
-        exact = _realization(system.astype("float32"))
+        exact = realization_of(system.astype("float32"))
         found = run_matrix(exact, u.astype(np.float32).astype(np.longdouble), "liquid", 1, np.zeros((1, 1, 3)), [MODEL])
         x = np.zeros(3, np.complex64)
         for k in range(u.shape[-1]):

@@ -7,15 +7,15 @@ import pytest
 
 from liquid_ssm.oracle.realization import Realization
 from liquid_ssm.oracle.reference import reference
+from liquid_ssm.rounding_errors import realization_of
 from liquid_ssm.testing.strategies import random_system
-from liquid_ssm.verify import _realization
 
 
 @pytest.mark.parametrize(
     ("structure", "pairs"), [("diagonal", True), ("diagonal", False), ("dplr", True), ("dplr", False), ("dense", False)]
 )
 def test_full_matrices_are_the_same_system(structure, pairs):
-    realization = _realization(random_system(structure, n_modes=3, conjugate_pairs=pairs))
+    realization = realization_of(random_system(structure, n_modes=3, conjugate_pairs=pairs))
     full = Realization("dense", *realization.full_matrices(), conjugate_pairs=False)
     assert full.n_modes == (6 if pairs else 3)
     u = np.random.default_rng(0).normal(size=(1, 2, 20))
@@ -27,11 +27,11 @@ def test_full_matrices_are_the_same_system(structure, pairs):
 
 def test_a_shared_state_has_no_matrix_per_channel():
     with pytest.raises(ValueError, match="one state for all channels"):
-        _realization(random_system("mimo")).full_matrices()
+        realization_of(random_system("mimo")).full_matrices()
 
 
 def test_casting_keeps_every_number():
-    realization = _realization(random_system("dplr"))
+    realization = realization_of(random_system("dplr"))
     wide = realization.astype(np.clongdouble)
     assert wide.A.dtype == np.clongdouble
     assert np.array_equal(wide.A, realization.A)

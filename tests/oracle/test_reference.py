@@ -12,8 +12,8 @@ from liquid_ssm.oracle.metrics import absolute_error
 from liquid_ssm.oracle.realization import Realization
 from liquid_ssm.oracle.reference import reference
 from liquid_ssm.oracle.rounding import RoundingModel
+from liquid_ssm.rounding_errors import realization_of
 from liquid_ssm.testing.strategies import DISCRETE_STRUCTURES, inputs, mode_specs, random_system, systems
-from liquid_ssm.verify import _realization
 
 
 def options(spec):
@@ -28,7 +28,7 @@ def test_reference_is_within_its_radius_of_the_enclosure(structure, dtype, data)
     system = data.draw(systems((structure,)))
     spec = data.draw(mode_specs(structure))
     u = data.draw(inputs(system.n_channels, max_length=30))
-    realization = _realization(system)
+    realization = realization_of(system)
     state = None
     if spec.mode in ("s4", "liquid", "truncated") and data.draw(st.booleans()):
         shape = (len(u), system.n_modes) if structure == "mimo" else (len(u), *system.C.shape)
@@ -46,7 +46,7 @@ def test_bound_of_float32_is_below_a_thousandth_of_the_output(structure, mode):
     system = random_system(structure, n_channels=2, n_modes=4, decay=0.3, drive=0.2)
     u = np.random.default_rng(1).normal(size=(1, 2, 100))
     model = RoundingModel.of_dtype("float32", pairwise=True)
-    found = reference(_realization(system), u, mode, models=[model])
+    found = reference(realization_of(system), u, mode, models=[model])
     ratio = found.bounds[0].componentwise / np.abs(found.value).max(axis=-1, keepdims=True)
     assert ratio.max() < 1e-3
 
@@ -55,7 +55,7 @@ def test_bound_of_float32_is_below_a_thousandth_of_the_output(structure, mode):
 def test_bound_catches_a_wrong_digit(parameter):
     """One parameter off in the fifth digit is far outside the float32 bound, in every mode."""
     system = random_system("diagonal", n_channels=1, n_modes=3, decay=0.3, drive=0.2)
-    right = _realization(system)
+    right = realization_of(system)
     arrays = {"A": right.A.copy(), "B": right.B.copy(), "C": right.C.copy()}
     arrays[parameter][0, 1] *= 1 + 1e-4
     wrong = Realization("diagonal", **arrays)
@@ -73,26 +73,26 @@ def test_states_are_carried_across_chunks_and_blocks():
         system = random_system(structure, n_channels=1, n_modes=4, decay=0.01, drive=0.01)
         u = np.random.default_rng(2).normal(size=(1, 1, length))
         for mode in ("liquid", "truncated"):
-            exact = enclose(_realization(system), u, mode, order=2)
-            found = reference(_realization(system), u, mode, order=2)
+            exact = enclose(realization_of(system), u, mode, order=2)
+            found = reference(realization_of(system), u, mode, order=2)
             assert np.all(absolute_error(found.value, exact.hi, exact.lo) <= found.radius + exact.radius)
 
 
 def test_bad_arguments_are_named():
-    system = _realization(random_system("diagonal"))
+    system = realization_of(random_system("diagonal"))
     u = np.zeros((1, 2, 3))
     with pytest.raises(ValueError, match="unknown mode 'lquid'"):
         reference(system, u, "lquid")
     with pytest.raises(ValueError, match="finer"):
         reference(system, u, "s4", models=[RoundingModel.of_dtype("float64")], dtype=np.float32)
     with pytest.raises(ValueError, match="mimo"):
-        reference(_realization(random_system("mimo")), u, "pb")
+        reference(realization_of(random_system("mimo")), u, "pb")
     with pytest.raises(ValueError, match="initial state"):
         reference(system, u, "pb", state=np.zeros((1, 2, 3)))
 
 
 def test_an_fft_bound_is_normwise_and_the_others_are_not():
-    system = _realization(random_system("diagonal"))
+    system = realization_of(random_system("diagonal"))
     u = np.random.default_rng(0).normal(size=(1, 2, 30))
     models = [
         RoundingModel.of_dtype("float64", pairwise=True),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liquid_ssm.backends._summation import TreeSum, delayed, moving_sum, pairwise_sum, sum_leading
+from liquid_ssm.summation import TreeSum, delayed, moving_sum, pairwise_sum, sum_leading
 
 LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 100, 127, 128, 129]
 

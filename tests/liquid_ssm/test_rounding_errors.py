@@ -1,0 +1,101 @@
+"""Rounding rows: a wrong backend fails, an undecidable comparison is inconclusive, windows follow the seed."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import liquid_ssm as ls
+from liquid_ssm import rounding_errors as module
+from liquid_ssm.oracle.errors import PrecisionExhausted
+from liquid_ssm.oracle.reference import Bound
+
+CONTINUOUS = ls.initialize("s4d-lin", n_channels=2, n_state=8, dt_max=1e-2)
+U = np.random.default_rng(0).normal(size=(1, 2, 60))
+
+
+def test_excerpts_include_both_ends_and_follow_the_seed():
+    system = CONTINUOUS.discretize("bilinear")
+    case = module.Case("float64", system, np.zeros((1, 2, 5000)))
+    cut = [module._excerpts(case, ls.ModeSpec("liquid"), seed, 20_000) for seed in (0, 0, 1)]
+    assert cut[0] == cut[1]
+    assert cut[0] != cut[2]
+    assert cut[0][0].steps.start == 0
+    assert cut[0][-1].steps.stop == 5000
+    assert module._excerpts(case, ls.ModeSpec("liquid"), 0, 10**9) == []
+
+
+BUGS = {
+    "one step late": lambda y, u: np.concatenate([np.zeros_like(y[..., :1]), y[..., :-1]], axis=-1),
+    "looks ahead": lambda y, u: y + 1e-3 * np.concatenate([u[..., 1:], u[..., :1]], axis=-1),
+    "one NaN": lambda y, u: np.where(np.arange(y.shape[-1]) == 40, np.nan, y),
+    "rounded to float16": lambda y, u: y.astype(np.float16).astype(y.dtype),
+    "factor 1 + 2^-16": lambda y, u: y * (1 + 2.0**-16),
+    "first step lost": lambda y, u: np.where(np.arange(y.shape[-1]) == 0, 0, y),
+    "channels swapped": lambda y, u: y[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("mode", ["s4", "liquid", "kb"])
+def test_a_wrong_backend_fails(bug, mode, monkeypatch):
+    real = module.apply
+
+    def wrong(system, u, **options):
+        return BUGS[bug](real(system, u, **options), u)
+
+    monkeypatch.setattr(module, "apply", wrong)
+    report = ls.verify(CONTINUOUS, U, modes=[mode], dtypes=["float32"], backends=["numpy"])
+    assert not report.passed
+    assert {r.status for r in report.rounding} == {"fail"}
+    assert "times the bound" in report.rounding[0].reason
+
+
+def test_float32_accumulation_where_float64_is_claimed_fails(monkeypatch):
+    real = module.apply
+
+    def lazy(system, u, **options):
+        return real(system.astype("float32"), u.astype(np.float32), **options).astype(u.dtype)
+
+    monkeypatch.setattr(module, "apply", lazy)
+    assert not ls.verify(CONTINUOUS, U, modes=["liquid"], dtypes=["float64"]).passed
+
+
+def test_contradicting_tiers_stop_the_verification(monkeypatch):
+    enclosure = importlib.import_module("liquid_ssm.oracle.enclosure")
+    real = enclosure.enclose
+
+    def shifted(*args, **options):
+        found = real(*args, **options)
+        return replace(found, hi=found.hi + 1e-6)
+
+    monkeypatch.setattr(enclosure, "enclose", shifted)
+    with pytest.raises(ls.OracleInconclusive, match="T1 and T3"):
+        ls.verify(CONTINUOUS, U, modes=["liquid"])
+
+
+def test_a_radius_too_large_to_decide_is_inconclusive_not_a_pass():
+    y = np.zeros((1, 1, 3))
+    bound = Bound(np.full(y.shape, 1e-6), np.zeros((1, 1)))
+    compared = module._compare(y, y, 0.0, np.full(y.shape, 1e-3), bound)
+    row = module._row("numpy", ls.ModeSpec("s4"), "float64", [compared], "T3", "", 0.0)
+    assert row.status == "inconclusive"
+    # error 0 over an infinite bound is no proof of anything
+    unbounded = Bound(np.full(y.shape, np.inf), np.zeros((1, 1)))
+    row = module._row("numpy", ls.ModeSpec("s4"), "float64", [module._compare(y, y, 0.0, y, unbounded)], "T3", "", 0.0)
+    assert row.status == "inconclusive"
+    assert "finite bound" in row.reason
+
+
+def test_an_exhausted_enclosure_is_inconclusive_and_says_so(monkeypatch):
+    def exhausted(*args, **options):
+        raise PrecisionExhausted("no radius below the target at 65536 bits")
+
+    monkeypatch.setattr(importlib.import_module("liquid_ssm.oracle.enclosure"), "enclose", exhausted)
+    report = ls.verify(CONTINUOUS, U, modes=["liquid"], dtypes=["float64"])
+    assert not report.passed
+    assert {r.status for r in report.rounding} == {"inconclusive"}
+    assert "65536 bits" in report.rounding[0].reason
