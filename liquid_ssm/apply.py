@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,11 @@ import numpy.typing as npt
 
 from .backend import Gradients
 from .errors import BackendRejected, DTypeError, ParameterError, ShapeError, UnstableRecurrence
-from .gradients import run_vjp
 from .modes import linear_method, run, scalar_inputs_only
 from .problem import DEFAULT_ORDER, DTYPES, ModeSpec, Problem
 from .registry import default_backend, get_backend, rejection
 
 Array = npt.NDArray[Any]
-
-log = logging.getLogger("liquid_ssm")
 
 
 def apply(
@@ -131,6 +127,8 @@ def vjp(
         Gradients: `.parameters` by field name of the system, `.u`, `.state`; a complex gradient is
         dL/dRe + i·dL/dIm.
     """
+    from .gradients import run_vjp
+
     spec = ModeSpec(mode, order, correlations, window)
     u = check_input(system, u)
     system = system.astype(u.dtype)
@@ -192,8 +190,10 @@ def problem_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool = False,
 
 def _backend(problem: Problem, name: str | None) -> Any:
     if name is None:
+        import logging  # a tenth of the package's import time
+
         choice = default_backend(problem)
-        log.info("%s: %s", problem.spec.label, choice.explain())
+        logging.getLogger("liquid_ssm").info("%s: %s", problem.spec.label, choice.explain())
         return get_backend(choice.backend)
     backend = get_backend(name)
     reason = rejection(name, problem)

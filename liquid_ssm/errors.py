@@ -6,7 +6,6 @@ Each message names what was given, what is allowed, and what to do next.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class OracleInconclusive(LiquidSSMError):
 
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ParameterError:
     """The error for a name that is not in a list, with the nearest names of the list."""
+    from difflib import get_close_matches
+
     names = list(allowed)
     near = get_close_matches(str(given), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

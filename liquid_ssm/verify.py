@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .apply import check_input, problem_of
 from .errors import ParameterError, unknown_name
-from .model_errors import discretization_rows, truncation_rows
 from .problem import CORRELATIONS, DEFAULT_ORDER, DTYPES, MODES, ModeSpec
 from .registry import backend_names
-from .rounding_errors import Array, Case, integrator_rows, mode_rows, realization_of
 
 if TYPE_CHECKING:
     from .report import Report, RoundingRow, TruncationRow
 
+Array = npt.NDArray[Any]
 Progress = Callable[[int, int, str], None]
 
 
@@ -66,7 +66,9 @@ def verify(
         OracleInconclusive: two tiers of the oracle contradict each other.
     """
     from .environment import environment
+    from .model_errors import discretization_rows, truncation_rows
     from .report import Report
+    from .rounding_errors import Case, integrator_rows, mode_rows, realization_of
 
     continuous = system if hasattr(system, "discretize") else None
     method = discretization or "bilinear"
