@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -88,11 +89,38 @@ def write_oracle_modules(folder: Path) -> None:
     (folder / "oracle.md").write_text("\n".join(sections), encoding="utf-8")
 
 
+def write_benchmarks(folder: Path) -> None:
+    """The committed measurements, one section for each machine."""
+    sections = []
+    for machine in sorted((Path(__file__).parents[1] / "benchmarks" / "results").iterdir()):
+        speed = json.loads((machine / "speed.json").read_text(encoding="utf-8"))
+        about = speed["environment"]
+        sections.append(f"## {about['cpu']}, {about['cores']}\n")
+        sections.append(f"{about['python']}, NumPy {about['numpy']}, SciPy {about['scipy']}, {about['blas']}.\n")
+        sections.append("### Speed\n")
+        sections += ["| batch × H × L | N | backend | mode | median | of the bare FFT |", "|---|---|---|---|---|---|"]
+        for r in speed["rows"]:
+            shape = f"{r['batch']} × {r['n_channels']} × {r['length']} | {r['n_state']}"
+            seconds = f"{1e3 * r['seconds']['median']:.3g} ms"
+            sections.append(f"| {shape} | {r['backend']} | {r['mode']} | {seconds} | {r['ratio']:.3g} |")
+        sections += ["", "### Bound over observed error\n"]
+        sections += [
+            "| backend | structure | mode | dtype | cases | median | smallest |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for r in json.loads((machine / "tightness.json").read_text(encoding="utf-8"))["rows"]:
+            names = " | ".join(r[key] for key in ("backend", "structure", "mode", "dtype"))
+            sections.append(f"| {names} | {r['cases']} | {r['median']:.3g} | {r['smallest']:.3g} |")
+        sections.append("")
+    (folder / "benchmarks.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
+
+
 def write_generated(app: Any) -> None:
     GENERATED.mkdir(exist_ok=True)
     write_backend_table(GENERATED)
     write_command_line(GENERATED)
     write_oracle_modules(GENERATED)
+    write_benchmarks(GENERATED)
 
 
 def plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -12,6 +12,10 @@ import numpy.typing as npt
 # fuses multiply and add (Brent, Percival, Zimmermann 2007; Jeannerod, Kornerup, Louvet, Muller 2017).
 COMPLEX_PRODUCT = sqrt(5.0)
 
+# The same product added to a number part by part, as LAPACK's substitution may do: √2 from the four real
+# products, 1 from the partial sums (docs/bounds.md).
+ACCUMULATED_PRODUCT = 1 + sqrt(2.0)
+
 # The bounds themselves are computed in floating point; each factor carries this much room, more than
 # the few roundings (2^-53 each) that went into it.
 INFLATION = 1 + 2.0**-40

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .rounding import COMPLEX_PRODUCT, INFLATION, RoundingModel
+from .rounding import ACCUMULATED_PRODUCT, COMPLEX_PRODUCT, INFLATION, RoundingModel
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +55,7 @@ def liquid_states(
 ) -> Iterator[tuple[slice, Array, Array]]:
     """x_k = (Ā + w_k) x_{k-1} + w_k chunk by chunk: (slice, x (T, …, M), E (K, T, …, M)).
 
-    E_k = |a_k| E_{k-1} + u[(|a_k| + |w_k|)|x_{k-1}| + √5 |a_k||x_{k-1}| + (1 + √2)|w_k| + |x_k|] to first
+    E_k = |a_k| E_{k-1} + u[(|a_k| + |w_k|)|x_{k-1}| + (1 + √2)(|a_k||x_{k-1}| + |w_k|) + |x_k|] to first
     order; the second order is in the factors below.
     """
     x, E = x0, np.zeros((len(models), *x0.shape))
@@ -70,7 +70,7 @@ def liquid_states(
             states[t] = x
         alpha, beta, dw = _size(a), _size(w.value), w.error
         da = dw + u * (alpha + dw)
-        product = COMPLEX_PRODUCT * u * (alpha + da)
+        product = ACCUMULATED_PRODUCT * u * (alpha + da)
         gain = (1 + 2 * u) * (alpha + 2 * (da + product)) * INFLATION
         local = (1 + 2 * u) * ((da + product) * _size(before) + dw + np.sqrt(2) * u * (beta + dw))
         local = (local + 2 * u * _size(states) + 8 * tiny) * INFLATION
