@@ -4,8 +4,8 @@ Every recurrence is written once and runs on three kinds of numbers, chosen by `
 
 * `"exact"`: rationals (euler, bilinear, adams_bashforth, bilinear_exact; not the exponentials);
 * an int: mpmath with that many decimal digits, on any structure; mpmath's global precision is restored;
-* `"longdouble"`: NumPy's longdouble, vectorised over batch, channels and modes, diagonal A only. That is 64
-  bits on x86-64; where the platform's longdouble is float64 the accuracy is float64's.
+* `"longdouble"` or `"float64"`: NumPy's, vectorised over batch, channels and modes, diagonal A only.
+  longdouble has 64 bits on x86-64; where the platform has no wider type it is float64.
 
 The continuous system is x' = A x + diag(B) u x + B u, y = w·Re(C x) (Eq. 10), x_{-1} = 0 unless given. A is
 `(H, M)` for the eigenvalues of a diagonal system, `(H, N, N)` for a full matrix, and `(H, M)` together with P
@@ -25,7 +25,12 @@ import numpy as np
 from .exact import ComplexRational, elementwise, exact_array, full_system
 from .realization import Array, Realization
 
-Precision = int | Literal["exact", "longdouble"]
+Precision = int | Literal["exact", "longdouble", "float64"]
+
+_NUMPY: dict[Any, tuple[Any, Any]] = {
+    "longdouble": (np.longdouble, np.clongdouble),
+    "float64": (np.float64, np.complex128),
+}
 
 # (system, x_{k-1}, B u_k, what the previous step carried) -> (x_k, what it carries on)
 _Step = Callable[["_Continuous", Array, Array, Any], tuple[Array, Any]]
@@ -43,21 +48,22 @@ def _real(array: Array) -> Array:
 
 def _working(precision: Precision) -> AbstractContextManager[Any]:
     """mpmath at `precision` digits, if that is a number of digits."""
-    if precision in ("exact", "longdouble"):
+    if precision == "exact" or precision in _NUMPY:
         return nullcontext()
     if isinstance(precision, str) or precision < 1:
-        raise ValueError(f"precision is {precision!r}; allowed: 'exact', 'longdouble', or decimal digits as an int.")
+        raise ValueError(
+            f"precision is {precision!r}; allowed: 'exact', 'longdouble', 'float64', or decimal digits as an int."
+        )
     context: AbstractContextManager[Any] = mpmath.workdps(precision)
     return context
 
 
 def _convert(array: Any, precision: Precision) -> Array:
     array = np.asarray(array)
-    if precision == "longdouble":
+    if precision in _NUMPY:
         if not np.isfinite(array).all():
             raise ValueError("a parameter or input is NaN or infinite; only finite numbers are allowed.")
-        kind: Any = np.clongdouble if array.dtype.kind == "c" else np.longdouble
-        return np.asarray(array, dtype=kind)
+        return np.asarray(array, dtype=_NUMPY[precision][array.dtype.kind == "c"])
     exact = exact_array(array)
     return exact if precision == "exact" else elementwise(_to_mpmath, exact)
 
@@ -94,8 +100,8 @@ def _continuous(A: Any, B: Any, dt: Any, P: Any, conjugate_pairs: bool, precisio
         raise ValueError(f"dt is {dt}; every step size must be greater than 0.")
     if A.ndim == 3 and P is not None:
         raise ValueError("A is a full matrix and P is given; P belongs to eigenvalues A of shape (H, M).")
-    if precision == "longdouble" and (A.ndim == 3 or P is not None):
-        raise ValueError("precision 'longdouble' serves diagonal A only; give a number of digits for a full matrix.")
+    if precision in _NUMPY and (A.ndim == 3 or P is not None):
+        raise ValueError(f"precision {precision!r} serves diagonal A only; give a number of digits for a full matrix.")
     if P is not None:
         A, B, _ = full_system(Realization("dplr", A, B, B, P, P, conjugate_pairs))
     return _Continuous(_convert(A, precision), _convert(B, precision), _convert(dt, precision), precision)
@@ -154,15 +160,15 @@ def _exponential_of_augmented(M: Array, column: Array, dt: Any) -> tuple[Array, 
 
 def _phi1(z: Array, precision: Precision) -> Array:
     """(e^z - 1)/z without cancellation near 0, and 1 at 0."""
-    if precision == "longdouble":
-        z = z.astype(np.clongdouble)
+    if precision in _NUMPY:
+        z = z.astype(_NUMPY[precision][1])
         zero = z == 0
         return np.where(zero, 1, np.expm1(z) / np.where(zero, 1, z))
     return elementwise(lambda w: mpmath.expm1(w) / w if w != 0 else mpmath.mpf(1), z)
 
 
 def _exp(z: Array, precision: Precision) -> Array:
-    return np.asarray(np.exp(z)) if precision == "longdouble" else elementwise(mpmath.exp, z)
+    return np.asarray(np.exp(z)) if precision in _NUMPY else elementwise(mpmath.exp, z)
 
 
 def discretize(
@@ -188,7 +194,7 @@ def discretize(
         method: `euler`, `bilinear` or `zoh`.
         P: low-rank part of A = Λ - P P*, (R, H, M); the result is then on the full state, as in `full_system`.
         conjugate_pairs: one of each conjugate pair is stored; matters only with P.
-        precision: `exact` (not zoh), a number of digits, or `longdouble` (diagonal A); see the module.
+        precision: `exact` (not zoh), a number of digits, `longdouble` or `float64` (diagonal A); see the module.
 
     Returns:
         Ā and B̄ with the shapes of A and B (with P: (H, N, N) and (H, N)); object arrays of exact or mpmath

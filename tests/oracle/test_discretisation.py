@@ -566,3 +566,16 @@ def test_a_singular_bilinear_step_is_an_error() -> None:
     for A in (4 * ONE, 4 * ONE[None]):
         with pytest.raises(ZeroDivisionError):
             discretize(A, ONE, [0.5], "bilinear")
+
+
+@pytest.mark.parametrize("solve", [adams_bashforth, bilinear_exact, held_input_solution])
+def test_float64_is_the_same_recurrence_in_less_precision(solve):
+    rng = np.random.default_rng(0)
+    Lambda = -0.5 + 1j * rng.uniform(0, 3, (2, 3))
+    B, C = rng.normal(size=(2, 2, 3)) + 0j
+    u, dt = rng.normal(size=(1, 2, 50)), np.array([0.01, 0.02])
+    wide, narrow = (solve(Lambda, B, C, dt, u, precision=p) for p in ("longdouble", "float64"))
+    assert narrow.dtype == np.float64
+    # 50 contracting steps of below 40 roundings each, read out over 3 modes
+    assert np.abs(wide - narrow).max() <= 50 * 40 * 3 * 2.0**-53 * np.abs(wide).max() * 10
+    assert np.abs(wide - narrow).max() > 0
