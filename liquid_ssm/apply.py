@@ -203,24 +203,30 @@ def _backend(problem: Problem, name: str | None) -> Any:
 
 
 def _check_finite(
-    backend: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Any, state: Any
+    chosen: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Any, state: Any
 ) -> None:
     arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
     if all(np.isfinite(a).all() for a in arrays):
         return
-    if linear_method(problem, backend) == "convolution":
+    if linear_method(problem, chosen) == "convolution":
         # An FFT spreads one overflow over all steps; the recurrence shows where it happens.
-        backend = get_backend("numpy")
         with np.errstate(over="ignore", invalid="ignore"):
-            y, _ = run(backend, system, u, spec, state, carry=True)
+            y, _ = run(get_backend("numpy"), system, u, spec, state, carry=True)
     bad = np.argwhere(~np.isfinite(y.transpose(2, 0, 1)))
+    if linear_method(problem, chosen) == "convolution" and not len(bad):
+        raise UnstableRecurrence(
+            f"{spec.label} in {u.dtype}: the kernel or the FFT of backend {chosen.name!r} left the range of the dtype, "
+            "the recurrence does not; use backend='numpy' or scale u down.",
+            step=0,
+            channel=0,
+            input_bound=None,
+        )
     k, _, channel = (int(i) for i in bad[0]) if len(bad) else (u.shape[-1] - 1, 0, 0)
-    limit = safe_input_bound(system, channel)
+    bounds = [safe_input_bound(system, h) for h in range(system.n_channels)]
+    limit = min(bounds)
     largest = float(np.abs(u).max(initial=0.0))
     advice = (
-        "no input bound is known for this structure; reduce dt or scale u down."
-        if limit is None
-        else "its transition alone does not contract, so no input is safe; use the bilinear or zoh discretisation."
+        "its transition alone does not contract, so no input is safe; use the bilinear or zoh discretisation."
         if limit <= 0
         else f"|u| < {limit:.3g} is a bound below which the liquid state stays bounded; scale u down or reduce dt."
     )
@@ -237,14 +243,12 @@ def _leaves(state: Any) -> list[Array]:
     return [a for a in (state if isinstance(state, tuple) else (state,)) if a is not None]
 
 
-def safe_input_bound(system: Any, channel: int) -> float | None:
-    """Largest B such that |u| < B guarantees a bounded liquid state, or None if no such bound is known.
+def safe_input_bound(system: Any, channel: int) -> float:
+    """Largest B such that |u| < B guarantees a bounded liquid state of one channel.
 
     Diagonal and `mimo`: min over the modes of (1 - |ā|)/|b̄| (`mimo`: Σ_h |b̄_h|); `dplr` and `dense`:
     (1 - ‖Ā‖₂)/max |b̄|.  Zero where the transition alone does not contract.
     """
-    if system.structure == "integrator":
-        return None
     if system.structure == "mimo":
         room, drive = 1 - np.abs(system.A_bar), np.abs(system.B_bar).sum(axis=1)
     elif system.structure == "diagonal":

@@ -54,8 +54,8 @@ class UnstableRecurrence(LiquidSSMError, ArithmeticError):
     Attributes:
         step: index k of the first time step whose output is not finite.
         channel: index of the channel in which it happened.
-        input_bound: |u| below which boundedness is guaranteed, min (1 - |ā|)/|b̄| [units of u];
-            zero where no input is safe, None where the structure has no such bound.
+        input_bound: |u| below which the liquid state of every channel is bounded, min (1 - |ā|)/|b̄| [units of
+            u]; zero where no input is safe, None for an integrator without such a bound.
     """
 
     def __init__(self, message: str, *, step: int, channel: int, input_bound: float | None) -> None:

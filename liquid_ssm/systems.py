@@ -87,6 +87,15 @@ class _System:
         return type(self)(**cast, conjugate_pairs=self.conjugate_pairs)
 
     @property
+    def n_channels(self) -> int:
+        return int(self._arrays()["C"].shape[0])
+
+    @property
+    def n_modes(self) -> int:
+        """Stored modes per channel; half of the state size where one of each conjugate pair is stored."""
+        return int(self._arrays()["C"].shape[1])
+
+    @property
     def weight(self) -> int:
         """y = weight · Re(C x): 2 where one of each conjugate pair is stored, else 1."""
         return 2 if self.conjugate_pairs else 1
@@ -136,14 +145,6 @@ class DiagonalSystem(_System):
         _same_shape("A_bar (H, M)", A_bar.shape, B_bar=B_bar, C=C)
         self._set(A_bar=A_bar, B_bar=B_bar, C=C)
 
-    @property
-    def n_channels(self) -> int:
-        return int(self.C.shape[0])
-
-    @property
-    def n_modes(self) -> int:
-        return int(self.C.shape[1])
-
 
 @dataclass(frozen=True, eq=False)
 class DPLRSystem(_System):
@@ -173,14 +174,6 @@ class DPLRSystem(_System):
         _same_shape("Lambda_bar (H, M)", Lambda_bar.shape, B_bar=B_bar, C=C)
         _same_shape("(R, H, M)", (P_bar.shape[0], *Lambda_bar.shape), P_bar=P_bar, Q_bar=Q_bar)
         self._set(Lambda_bar=Lambda_bar, P_bar=P_bar, Q_bar=Q_bar, B_bar=B_bar, C=C)
-
-    @property
-    def n_channels(self) -> int:
-        return int(self.C.shape[0])
-
-    @property
-    def n_modes(self) -> int:
-        return int(self.C.shape[1])
 
     @property
     def rank(self) -> int:
@@ -214,14 +207,6 @@ class DenseSystem(_System):
             )
         self._set(A_bar=A_bar, B_bar=B_bar, C=C)
 
-    @property
-    def n_channels(self) -> int:
-        return int(self.C.shape[0])
-
-    @property
-    def n_modes(self) -> int:
-        return int(self.C.shape[1])
-
 
 @dataclass(frozen=True, eq=False)
 class MIMOSystem(_System):
@@ -247,14 +232,6 @@ class MIMOSystem(_System):
         _same_shape("A_bar (M,) and C (H, M)", (A_bar.shape[0], C.shape[0]), B_bar=B_bar)
         _same_shape("A_bar (M,) and B_bar (M, H)", B_bar.shape[::-1], C=C)
         self._set(A_bar=A_bar, B_bar=B_bar, C=C)
-
-    @property
-    def n_channels(self) -> int:
-        return int(self.C.shape[0])
-
-    @property
-    def n_modes(self) -> int:
-        return int(self.C.shape[1])
 
 
 System = DiagonalSystem | DPLRSystem | DenseSystem | MIMOSystem
