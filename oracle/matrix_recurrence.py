@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 
 BLOCK = 64  # steps whose products are formed explicitly
 _SHORT = 8  # steps between norms inside a block
+_REMEMBERED = 32  # earlier blocks whose products are kept
 
 # Room for second-order terms and for the rounding of the bound itself (products of up to 64 matrices).
 _SECOND_ORDER = 1 + 2.0**-9
@@ -116,13 +117,39 @@ class _ConstantBlocks:
         return y * _SECOND_ORDER, norm * _SECOND_ORDER
 
 
-def _varying_block(M: Array, norms: Array, C: Array, local: Array, start: float) -> tuple[Array, Array]:
+@dataclass
+class _Arrivals:
+    """Where the error at the start of a block comes from: Σ_i Φ_i r_i + r, |r_i| <= vector_i, ‖r‖₂ <= rest.
+
+    Keeping the exact products Φ_i since each earlier block avoids a factor of their norms per block.
+    """
+
+    parts: list[tuple[Array, Array]]
+    rest: float = 0.0
+
+    def norm(self) -> float:
+        return (_norm_of(self.parts) if self.parts else 0.0) + self.rest
+
+    def advance(self, product: Array, vector: Array) -> None:
+        """Behind a block with the given product of transitions, which added at most `vector`."""
+        self.parts = [(product @ earlier, v) for earlier, v in self.parts] + [(np.eye(len(vector)), vector)]
+        self.rest *= float(np.linalg.norm(product, 2)) * _SECOND_ORDER
+        if len(self.parts) > _REMEMBERED:
+            self.rest += _norm_of(self.parts[:1])
+            self.parts = self.parts[1:]
+
+
+def _norm_of(parts: list[tuple[Array, Array]]) -> float:
+    return float(np.linalg.norm(np.sum([np.abs(product) @ vector for product, vector in parts], axis=0)))
+
+
+def _varying_block(M: Array, norms: Array, C: Array, local: Array, start: _Arrivals) -> tuple[Array, Array]:
     """|C e| and bounds on ‖e‖₂ at every step, both (T,), for transitions M (T, N, N) that change.
 
     Args:
         norms: bounds on ‖M_k‖₂, (T,); they only serve between the steps whose products are formed.
         local: componentwise bounds (T, N) on what each step adds.
-        start: ‖e‖₂ before the first step.
+        start: the error before the first step; advanced to the end of the block.
     """
     steps, size, _ = M.shape
     y = np.zeros(steps)
@@ -130,29 +157,30 @@ def _varying_block(M: Array, norms: Array, C: Array, local: Array, start: float)
     for d in range(steps):
         y[d:] += (np.abs(rows) * local[: steps - d]).sum(axis=1)
         rows = np.matmul(rows[:, None, :], M[: steps - d])[:, 0]
-        y[d] += np.linalg.norm(rows[0]) * start
+        whole = rows[0]
+        y[d] += sum(np.abs(whole @ product) @ vector for product, vector in start.parts)
+        y[d] += np.linalg.norm(whole) * start.rest
         rows = rows[1:]
 
-    # ‖e‖ by short products inside, by products over the whole block at its end
+    # ‖e‖ by short products inside, by products over everything remembered at the end of each
     norm = np.empty(steps)
-    entering, since_start = start, np.eye(size, dtype=complex)
+    entering, since_start = start.norm(), np.eye(size, dtype=complex)
     gathered: list[tuple[Array, Array]] = []
     for first in range(0, steps, _SHORT):
         stop = min(steps, first + _SHORT)
-        running = entering
         for k in range(first, stop):
-            running = norms[k] * running + float(np.linalg.norm(local[k]))
-            norm[k] = running
+            entering = norms[k] * entering + float(np.linalg.norm(local[k]))
+            norm[k] = entering
         suffix, arriving = np.eye(size, dtype=complex), np.zeros(size)
         for k in reversed(range(first, stop)):
             arriving += np.abs(suffix) @ local[k]
             suffix = suffix @ M[k]
         gathered = [(suffix @ product, vector) for product, vector in gathered] + [(np.eye(size), arriving)]
         since_start = suffix @ since_start
-        together = np.sum([np.abs(product) @ vector for product, vector in gathered], axis=0)
-        long = np.linalg.norm(since_start, 2) * start + np.linalg.norm(together)
-        short = np.linalg.norm(suffix, 2) * entering + np.linalg.norm(arriving)
-        entering = norm[stop - 1] = float(min(long, short))
+        carried = [(since_start @ product, vector) for product, vector in start.parts]
+        long = float(np.linalg.norm(since_start, 2)) * start.rest + _norm_of(carried + gathered)
+        entering = norm[stop - 1] = min(long, entering)
+    start.advance(since_start, np.sum([np.abs(product) @ vector for product, vector in gathered], axis=0))
     return y * _SECOND_ORDER, norm * _SECOND_ORDER
 
 
@@ -185,6 +213,7 @@ class _ErrorRun:
     ) -> None:
         self.transition, self.constant, self.model, self.link, self.power = transition, constant, model, link, power
         self.norm = np.zeros(shape[:-1])  # ‖e‖₂ of each order at the end of the previous block, (order, batch, H)
+        self.arrivals = {index: _Arrivals([]) for index in np.ndindex(shape[1:-1])}  # by (batch, channel), `liquid`
         self.too_large = np.zeros(shape[1:-1], bool)
 
     def advance(self, block: _Block, before: Array, wrong: Array | float) -> Array:
@@ -247,8 +276,9 @@ class _ErrorRun:
                 shift = np.concatenate([shift, shift.conj()], axis=-1) if pairs else shift
                 M = self.transition.matrix[h] + shift[:, :, None] * np.eye(shift.shape[1])
                 norms = self.transition.norms[h] + np.abs(shift).max(axis=1, initial=0)
-                start = float(self.norm[p, b, h])
-                out[b, h], norm[:, b, h] = _varying_block(M, norms, self.transition.C[h], full[:, b, h], start)
+                out[b, h], norm[:, b, h] = _varying_block(
+                    M, norms, self.transition.C[h], full[:, b, h], self.arrivals[b, h]
+                )
         return out, norm
 
     def _read_out(self, block: _Block, inherited: Array) -> Array:
