@@ -148,18 +148,22 @@ class _Run:
         power: int = 1,
         u: Array | None = None,
         input_error: Array | None = None,
+        many: bool = False,
     ) -> Term:
         """Outputs of a recurrence: None linear, `liquid`, `drive` (truncated) or `input` (a kb chain).
 
         Args:
             u: its input, by default the signal.
             input_error: for each model, the error of the computed input (K, batch, H, L), by default none.
+            many: the batch is a large number of short runs.
         """
         u = self.u if u is None else u
         start = self.x0 if power == 1 else np.zeros_like(self.x0)
         nothing = np.zeros((len(self.models), *u.shape[:2]))
         if not self.scalar:
-            run = run_matrix(self.r, u, link, order, start, self.models, power=power, input_error=input_error)
+            run = run_matrix(
+                self.r, u, link, order, start, self.models, power=power, input_error=input_error, many=many
+            )
             return run.y, run.error, nothing
         y = np.zeros(u.shape, u.dtype)
         error = np.zeros((len(self.models), *u.shape))
@@ -327,7 +331,7 @@ class _Run:
         # every window becomes a batch row; its last output is the value wanted
         rows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)  # (batch, H, L, window)
         rows = np.moveaxis(rows, 2, 1).reshape(batch * length, channels, window)
-        run = _Run(self.r, np.ascontiguousarray(rows), self.models, None).recurrence("input", power, power)
+        run = _Run(self.r, np.ascontiguousarray(rows), self.models, None).recurrence("input", power, power, many=True)
         y = np.moveaxis(run[0][..., -1].reshape(batch, length, channels), 1, -1)
         error = np.moveaxis(run[1][..., -1].reshape(len(self.models), batch, length, channels), 2, -1)
         return y, error, np.zeros((len(self.models), batch, channels))
