@@ -54,3 +54,14 @@ def test_errors_of_kernel_and_input_pass_through():
 
 def test_empty_inputs_have_no_error():
     assert fft_bound(np.zeros((2, 0)), np.zeros(2), np.zeros((3, 2, 0)), np.zeros((3, 2)), MODEL).shape == (3, 2)
+
+
+def test_every_transform_and_product_is_counted():
+    """Two forward transforms, one product, one inverse: not less than the first-order sum of the derivation."""
+    kernel, source = np.array([[3.0, 0.0]]), np.array([[[4.0, 0.0]]])
+    bound = fft_bound(kernel, np.zeros(1), source, np.zeros((1, 1)), MODEL).item()
+    epsilon = transform_error(4, MODEL.unit)  # L + K - 1 = 3 samples
+    wanted = 3 * 4 * (2 * epsilon + 5**0.5 * MODEL.unit + epsilon)  # ‖K‖ max|Fu| and ‖u‖ max|FK| are both 12
+    assert wanted <= bound <= wanted * (1 + 2.0**-14)
+    eta = 2 * MODEL.unit + 4 * MODEL.unit * 2**0.5
+    assert 2 * eta <= epsilon <= 2 * eta * (1 + 2.0**-14)

@@ -105,3 +105,12 @@ def test_constant_blocks_agree_with_the_general_ones():
     # what arrives by its norm alone, and what was there before
     more, _ = powers.advance(local, np.ones((1, T)), np.ones(1))
     assert np.all(more > y)
+
+
+def test_what_is_only_known_by_its_norm_is_carried_by_norms():
+    product = np.array([[[0.5, 0], [0, 0.25]], [[3.0, 0], [0, 0]]], complex)
+    start = Arrivals([], np.array([1.0, 10.0]))
+    start.advance(product, np.zeros((2, 2)))
+    # order 1 through the first coefficient alone, order 2 from itself and from order 1
+    assert np.all(start.rest >= [0.5, 5 + 3])
+    assert np.all(start.rest <= np.array([0.5, 8]) * SECOND_ORDER)
