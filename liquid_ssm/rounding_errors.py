@@ -6,7 +6,7 @@ When a row passes is stated in docs/verification.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class Case:
     system: Any
     u: Array
     realization: Realization | Any = None
+    shared: dict[Any, Any] = field(default_factory=dict)  # what references of different modes have in common
 
     @property
     def wider(self) -> Any:
@@ -92,7 +93,9 @@ def mode_rows(
     # before the oracle, so that a signal on which the recurrence overflows is said at once
     outputs = {name: _timed(case.system, case.u, spec, name) for name in able}
     models = [rounding_model(get_backend(name), problem) for name in able]
-    whole = reference(case.realization, case.u, spec.mode, models=models, dtype=case.wider, **options(spec))
+    whole = reference(
+        case.realization, case.u, spec.mode, models=models, dtype=case.wider, shared=case.shared, **options(spec)
+    )
     excerpts = _excerpts(case, spec, seed, budget)
     gave_up = ""
     try:

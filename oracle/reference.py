@@ -78,6 +78,7 @@ def reference(
     state: Array | None = None,
     models: Sequence[RoundingModel] = (),
     dtype: npt.DTypeLike = np.longdouble,
+    shared: dict[Any, Any] | None = None,
 ) -> Reference:
     """Outputs (batch, H, L) of any mode, their own error bound, and the bounds for `models`.
 
@@ -88,6 +89,8 @@ def reference(
         models: ways of computing whose error is to be bounded; their unit roundoff must not be smaller
             than that of `dtype`.
         dtype: float64 or longdouble, in which the reference computes.
+        shared: a dict that calls with the same realization and u hand on, so that the linear term, which most
+            modes have, is computed once.
 
     Raises:
         ValueError: an unknown mode, a mode that the structure does not have, or a model finer than `dtype`.
@@ -115,7 +118,10 @@ def reference(
     ):
         total = run.recurrence("drive", order)
     else:
-        total = run.linear(run.u, 1, np.zeros((len(run.models), *run.u.shape)))
+        shared = {} if shared is None else shared
+        if run.models not in shared:
+            shared[run.models] = run.linear(run.u, 1, np.zeros((len(run.models), *run.u.shape)))
+        total = shared[run.models]
         if mode in ("kb", "pb") and order > 1:
             total = run.sum([total, *run.correlation_terms(mode, order, correlations, window)])
     value, componentwise, normwise = total

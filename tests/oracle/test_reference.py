@@ -102,3 +102,19 @@ def test_an_fft_bound_is_normwise_and_the_others_are_not():
     assert direct.is_componentwise
     assert not fft.is_componentwise
     assert fft.units(np.zeros_like(u)) == 0
+
+
+def test_a_shared_linear_term_changes_nothing():
+    """The dict is handed from mode to mode with the models in any number; every result is as if computed alone."""
+    system = realization_of(random_system("diagonal"))
+    u = np.random.default_rng(0).normal(size=(1, 2, 20))
+    shared: dict = {}
+    for models in ([], [RoundingModel.of_dtype("float64", pairwise=True)]):
+        for mode in ("s4", "pb", "kb", "s4"):
+            alone = reference(system, u, mode, correlations="adjacent", models=models)
+            together = reference(system, u, mode, correlations="adjacent", models=models, shared=shared)
+            assert np.array_equal(alone.value, together.value)
+            assert np.array_equal(alone.radius, together.radius)
+            for a, b in zip(alone.bounds, together.bounds, strict=True):
+                assert np.array_equal(a.componentwise, b.componentwise)
+    assert len(shared) == 2
