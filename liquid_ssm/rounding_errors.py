@@ -66,7 +66,8 @@ def rounding_model(backend: Any, problem: Problem) -> RoundingModel:
     """What the bounds need to know of how `backend` computes `problem`."""
     from .oracle.rounding import RoundingModel
 
-    by_fft = backend.linear_method == "convolution" and problem.structure in backend.capabilities.primitives["kernel"]
+    kernels = backend.capabilities.primitives.get("kernel", ())
+    by_fft = backend.linear_method == "convolution" and problem.structure in kernels
     return RoundingModel.of_dtype(
         problem.dtype,
         pairwise=backend.arithmetic.summation == "pairwise",
