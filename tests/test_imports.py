@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ HEAVY = ("scipy", "mpmath", "flint", "torch", "numba", "pykeops", "triton", "ric
 
 def run(code: str, folder: Path) -> str:
     """Standard output of `code` in a new interpreter, away from the source tree."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # Byte code of an editable install goes where the test can write, and later runs find it as after an install.
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "cache")
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
