@@ -177,8 +177,9 @@ class _Run:
         C = self.r.C.astype(self.kind)
         summed = order - 1 if link == "drive" else 0
         drives = self._drives(u, power, input_error)
+        blocks: Iterator[tuple[slice, Array, Array]]
         if link == "liquid":
-            blocks = ((p, x, E) for p, x, E in liquid_states(A, drives, start, self.models))
+            blocks = liquid_states(A, drives, start, self.models)
         else:
             inputs = np.moveaxis(u, -1, 0)[..., None] if link == "input" else None
             pieces = cascade_states(A, drives, inputs, order, start, self.models)

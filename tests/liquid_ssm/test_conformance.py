@@ -68,7 +68,10 @@ def test_steps_and_pieces_are_within_the_bound_too(name, structure, data):
     for k in range(cut, u.shape[-1]):
         y_k, state = step(system, u[..., k], state, mode=spec.mode, backend=name, **options(spec))
         outputs.append(y_k[..., None])
-    check_within_bound(system, u, spec, name, np.concatenate(outputs, axis=-1), by_recurrence=name == "numpy")
+    # With a state in play only the finite kernels of windowed adjacent products go through an FFT.
+    by_fft = spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is not None
+    y = np.concatenate(outputs, axis=-1)
+    check_within_bound(system, u, spec, name, y, by_recurrence=name == "numpy" or not by_fft)
 
 
 @pytest.mark.parametrize("name", backend_names())
