@@ -87,10 +87,17 @@ class Arithmetic:
             `any` where the order is not known.
         kernel_dtype: dtype in which convolution kernels are computed before they are rounded to
             u's; None for u's own.
+        fused: multiply and add are contracted (True), never (False), or it is not known (None).
+        scan: `sequential` where recurrences run in the order of time, `any` where the scan may be
+            bracketed in another way (tree, chunks).
+        powers: `products` where powers of Ā are products, `exponentials` for exp(i log ā).
     """
 
     summation: Literal["pairwise", "any"] = "any"
     kernel_dtype: str | None = None
+    fused: bool | None = None
+    scan: Literal["sequential", "any"] = "sequential"
+    powers: Literal["products", "exponentials"] = "products"
 
 
 class Backend(ABC):

@@ -73,6 +73,9 @@ def rounding_model(backend: Any, problem: Problem) -> RoundingModel:
         pairwise=backend.arithmetic.summation == "pairwise",
         fft=by_fft,
         kernel_dtype=backend.arithmetic.kernel_dtype,
+        fused=backend.arithmetic.fused,
+        scan=backend.arithmetic.scan,
+        powers=backend.arithmetic.powers,
     )
 
 

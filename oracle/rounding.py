@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, log2, sqrt
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,9 @@ class RoundingModel:
         fft: the linear term and other convolutions are kernel and FFT; else recurrence and direct sums.
         kernel_unit: unit roundoff of the precision in which kernels are computed before they are
             rounded to the working one.
+        fused: multiply and add are contracted (True), never (False), or it is not known (None).
+        scan: recurrences run in the order of time, or as a scan bracketed in any way (tree, chunks).
+        powers: powers of Ā are products, or exponentials exp(i log ā).
     """
 
     unit: float
@@ -39,6 +43,9 @@ class RoundingModel:
     pairwise: bool = False
     fft: bool = False
     kernel_unit: float | None = None
+    fused: bool | None = None
+    scan: Literal["sequential", "any"] = "sequential"
+    powers: Literal["products", "exponentials"] = "products"
 
     @classmethod
     def of_dtype(
@@ -48,10 +55,14 @@ class RoundingModel:
         pairwise: bool = False,
         fft: bool = False,
         kernel_dtype: npt.DTypeLike | None = None,
+        fused: bool | None = None,
+        scan: Literal["sequential", "any"] = "sequential",
+        powers: Literal["products", "exponentials"] = "products",
     ) -> RoundingModel:
         """The model of a real floating dtype, round to nearest."""
         kernel_unit = None if kernel_dtype is None else unit_roundoff(kernel_dtype)
-        return cls(unit_roundoff(dtype), float(np.finfo(dtype).smallest_subnormal), pairwise, fft, kernel_unit)
+        tiny = float(np.finfo(dtype).smallest_subnormal)
+        return cls(unit_roundoff(dtype), tiny, pairwise, fft, kernel_unit, fused, scan, powers)
 
     def depth(self, terms: int) -> int:
         """Rounded additions that a term of a sum may pass through."""
