@@ -45,6 +45,8 @@ default_role = "code"
 nitpick_ignore_regex = [(r"py:.*", r"\w+|(flint|mpmath|numpy|np|npt|scipy|typer|collections|os|pathlib|typing)\..*")]
 
 GENERATED = Path(__file__).parent / "_generated"
+# Its own modules, such as published_code.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def write_backend_table(folder: Path) -> None:
@@ -121,6 +123,7 @@ def write_generated(app: Any) -> None:
     write_command_line(GENERATED)
     write_oracle_modules(GENERATED)
     write_benchmarks(GENERATED)
+    import_module("published_code").write_published_code(GENERATED)
 
 
 def plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

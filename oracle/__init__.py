@@ -7,5 +7,6 @@
 | T2 | `multiprecision` | mpmath, independent code, two precisions that must agree |
 | T3 | `reference` | extended precision with a running bound, and the bounds of other ways to compute |
 
-Beside them: `discretisation` and `integrator_reference`, `adjoint` for gradients, `metrics`.
+Beside them: `discretisation` and `integrator_reference`, `adjoint` for gradients, `metrics`, and `published`, which
+reproduces the arithmetic of the authors' code.
 """
