@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backend import Gradients
+from .backend import Backend, Gradients
 from .errors import BackendRejected, DTypeError, ParameterError, ShapeError, UnstableRecurrence
 from .modes import linear_method, run, scalar_inputs_only
 from .problem import DEFAULT_ORDER, DTYPES, ModeSpec, Problem
@@ -24,7 +24,7 @@ def apply(
     order: int = DEFAULT_ORDER,
     correlations: str = "all",
     window: int | None = None,
-    backend: str | None = None,
+    backend: str | Backend | None = None,
     state: Any = None,
     return_state: bool = False,
 ) -> Any:
@@ -37,8 +37,8 @@ def apply(
         order: highest liquid order P >= 1 of `truncated`, `kb` and `pb`.
         correlations: `all` index tuples or `adjacent` ones; `kb` and `pb`.
         window: restrict correlations to the newest `window` inputs, >= order; `kb` and `pb`.
-        backend: a name; None takes the first that accepts the problem, in the fixed order of
-            `liquid_ssm.registry.backend_names()`, and says so on the logger `liquid_ssm` (level INFO).
+        backend: a name, or a `Backend` of your own; None takes the first that accepts the problem, in the fixed
+            order of `liquid_ssm.registry.backend_names()`, and says so on the logger `liquid_ssm` (level INFO).
         state: x_{-1} (batch, H, M), or the state that an earlier call returned; None is rest.
         return_state: also return the final state.
 
@@ -79,7 +79,7 @@ def step(
     order: int = DEFAULT_ORDER,
     correlations: str = "all",
     window: int | None = None,
-    backend: str | None = None,
+    backend: str | Backend | None = None,
 ) -> tuple[Array, Any]:
     """One time step: u_k (batch, H) and the state before it give y_k (batch, H) and the state after it.
 
@@ -112,7 +112,7 @@ def vjp(
     order: int = DEFAULT_ORDER,
     correlations: str = "all",
     window: int | None = None,
-    backend: str | None = None,
+    backend: str | Backend | None = None,
     state: Any = None,
     grad_state: Any = None,
 ) -> Gradients:
@@ -188,17 +188,19 @@ def problem_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool = False,
     )
 
 
-def _backend(problem: Problem, name: str | None) -> Any:
-    if name is None:
+def _backend(problem: Problem, wanted: str | Backend | None) -> Any:
+    if wanted is None:
         import logging  # a tenth of the package's import time
 
         choice = default_backend(problem)
         logging.getLogger("liquid_ssm").info("%s: %s", problem.spec.label, choice.explain())
         return get_backend(choice.backend)
-    backend = get_backend(name)
-    reason = rejection(name, problem)
+    backend = get_backend(wanted)
+    reason = rejection(backend, problem)
     if reason is not None:
-        raise BackendRejected(f"backend {name!r} does not compute {problem.spec.label} for this problem:", [reason])
+        raise BackendRejected(
+            f"backend {backend.name!r} does not compute {problem.spec.label} for this problem:", [reason]
+        )
     return backend
 
 

@@ -1,4 +1,4 @@
-"""The command line: `liquid-ssm verify` and `liquid-ssm info`.
+"""The command line: `liquid-ssm verify`, `claims`, `certify` and `info`.
 
 Exit codes: 0 everything within bounds, 1 something was not (or could not be decided), 2 usage or input error.
 Results go to standard output, progress and errors to standard error; with `--json -` standard output carries the
@@ -257,6 +257,54 @@ def verify(
     with _writing("--html", html):
         if html is not None:
             report.to_html(html)
+    _write_json(report.to_json(), json)
+    raise typer.Exit(WITHIN if report.passed else NOT_WITHIN)
+
+
+@app.command()
+def certify(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:CLASS",
+            help="A class without constructor arguments and with the method scan(a, b, c, u, state) -> "
+            "(y, final_state), or a class of liquid_ssm.backend.Backend; importable from this folder.",
+        ),
+    ],
+    examples: Annotated[int, typer.Option(metavar="N", min=1, help="Examples drawn per check.")] = 25,
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time for one check; longer is a failure, and the run goes on.")
+    ] = 60.0,
+    only: Annotated[
+        list[str] | None, typer.Option("--property", metavar="NAME", help="Only this property; repeatable.")
+    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"{', '.join(DTYPES)}; repeatable.")] = None,
+    json: JsonOption = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the verdict only.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> None:
+    """Run the property suite on a backend of your own and print what failed, with a minimal example."""
+    from importlib.util import find_spec
+
+    _check_target("--json", json)
+    if find_spec("hypothesis") is None:
+        raise ParameterError("certify needs hypothesis, which is not installed. Run: pip install 'liquid-ssm[test]'")
+    from .testing.certify import certify as run
+
+    with _progress(quiet) as progress:
+        report = run(
+            target,
+            max_examples=examples,
+            time_limit=time_limit,
+            properties=only or None,
+            dtypes=dtype or None,
+            progress=progress,
+        )
+    out = sys.stderr if json == "-" else sys.stdout
+    if not quiet:
+        print(report.table(), end="\n\n", file=out)
+    print(report.verdict, file=out)
     _write_json(report.to_json(), json)
     raise typer.Exit(WITHIN if report.passed else NOT_WITHIN)
 

@@ -36,8 +36,12 @@ def backend_names() -> tuple[str, ...]:
     return tuple(_targets())
 
 
+def _instance(backend: str | Backend) -> Backend:
+    return backend if isinstance(backend, Backend) else _named(backend)
+
+
 @cache
-def _instance(name: str) -> Backend:
+def _named(name: str) -> Backend:
     """The backend of that name, whether or not the packages that it computes with are installed."""
     if name not in _targets():
         raise unknown_name("backend", name, backend_names())
@@ -47,8 +51,8 @@ def _instance(name: str) -> Backend:
     return backend
 
 
-def get_backend(name: str) -> Backend:
-    """The backend of that name, ready to compute.
+def get_backend(name: str | Backend) -> Backend:
+    """The backend of that name, or the one given, ready to compute.
 
     Raises:
         ParameterError: no backend has that name.
@@ -58,7 +62,7 @@ def get_backend(name: str) -> Backend:
     missing = backend.missing_packages()
     if missing:
         raise BackendUnavailable(
-            f"backend {name!r} needs {', '.join(missing)}, which is not installed. Run: {backend.install}"
+            f"backend {backend.name!r} needs {', '.join(missing)}, which is not installed. Run: {backend.install}"
         )
     return backend
 
@@ -75,8 +79,8 @@ class Choice:
         return "\n".join([*lines, *(f"  - {reason}" for reason in self.rejections)])
 
 
-def rejection(name: str, problem: Problem) -> Rejection | None:
-    """Why the backend of that name does not take the problem, or None."""
+def rejection(name: str | Backend, problem: Problem) -> Rejection | None:
+    """Why the backend of that name, or the one given, does not take the problem, or None."""
     return _instance(name).reject(problem)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No profile has a deadline: the machines share their cores, so a slow example says nothing.
@@ -14,3 +15,12 @@ settings.register_profile(
     "nightly", deadline=None, max_examples=2000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_configure(config):
+    config.mutant_report = pytest.StashKey()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash.get(config.mutant_report, []):
+        terminalreporter.write_line(line)

@@ -40,11 +40,11 @@ def third_party(monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     monkeypatch.setattr(registry, "import_module", lambda name: sys.modules.get(name) or import_module(name))
     registry._targets.cache_clear()
-    registry._instance.cache_clear()
+    registry._named.cache_clear()
     yield
     monkeypatch.undo()
     registry._targets.cache_clear()
-    registry._instance.cache_clear()
+    registry._named.cache_clear()
 
 
 def test_built_in_backends_come_first_and_are_cached():
@@ -114,6 +114,6 @@ def test_a_broken_backend_is_an_error_not_a_rejection(monkeypatch):
         raise ImportError("libfoo.so: undefined symbol")
 
     monkeypatch.setattr(registry, "import_module", broken)
-    registry._instance.cache_clear()
+    registry._named.cache_clear()
     with pytest.raises(ImportError, match="undefined symbol"):
         registry.rejection("present", problem())

@@ -1,0 +1,47 @@
+"""The conformance suite as tests: `pytest --liquid-backend module:Class --pyargs liquid_ssm.testing.conformance`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..errors import ParameterError
+from .runner import Outcome, Runner
+from .suite import Check
+
+_RUNNER = pytest.StashKey[Runner]()
+
+
+def pytest_generate_tests(metafunc: Any) -> None:
+    config = metafunc.config
+    target = config.getoption("--liquid-backend")
+    if target is None:
+        raise pytest.UsageError(
+            "liquid_ssm.testing.conformance needs the backend under test: add --liquid-backend module:Class"
+        )
+    if config.getoption("--liquid-examples") < 1 or not config.getoption("--liquid-time-limit") > 0:
+        raise pytest.UsageError("--liquid-examples and --liquid-time-limit must be positive")
+    runner = Runner(target, time_limit=config.getoption("--liquid-time-limit"))
+    try:
+        loaded = runner.load()
+    except ParameterError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[_RUNNER] = runner
+    cases = [loaded] if isinstance(loaded, Outcome) else loaded
+    metafunc.parametrize("check", cases, ids=[str(getattr(case, "check", case)) for case in cases])
+
+
+@pytest.fixture(scope="session")
+def runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
+    """The process in which the backend runs."""
+    with pytestconfig.stash[_RUNNER] as running:
+        yield running
+
+
+def test_backend(check: Check | Outcome, runner: Runner, pytestconfig: pytest.Config) -> None:
+    """The backend has the property."""
+    outcome = check if isinstance(check, Outcome) else runner.run(check, pytestconfig.getoption("--liquid-examples"))
+    if outcome.status != "pass":
+        pytest.fail(f"{outcome.kind}: {outcome.message}", pytrace=False)

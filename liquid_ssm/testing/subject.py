@@ -1,0 +1,151 @@
+"""A backend under test: its outputs, the bounds that hold for them, and how two outputs are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..apply import apply, problem_of, step
+from ..backend import Backend
+from ..modes import linear_method
+from ..oracle.enclosure import Enclosure, enclose
+from ..oracle.metrics import absolute_error, norm2
+from ..oracle.reference import Bound, reference
+from ..oracle.rounding import RoundingModel
+from ..problem import ModeSpec, Problem
+from ..rounding_errors import realization_of, rounding_model
+from .contract import CheckedBackend
+from .example import Array, Example
+
+
+class PropertyViolation(AssertionError):
+    """A property does not hold; the message says by how much and where."""
+
+
+class Subject:
+    """A backend as the properties see it.
+
+    Args:
+        backend: what is tested; every one of its calls is checked (`contract.CheckedBackend`).
+        bound_factor: all bounds are multiplied by it; only tests of the tests use another factor than 1.
+    """
+
+    def __init__(self, backend: Backend, bound_factor: float = 1.0) -> None:
+        self.plain = backend
+        self.backend = CheckedBackend(backend)
+        self.bound_factor = bound_factor
+
+    def accepts(self, example: Example, **needs: bool) -> bool:
+        """Whether the backend offers what the example asks for; `needs`: gradient, state."""
+        return self.backend.reject(self._problem(example, **needs)) is None
+
+    def outputs(self, example: Example) -> Array:
+        """y (batch, H, L) of the whole sequence in one call."""
+        y = apply(example.system, example.u, backend=self.backend, state=example.state, **example.options)
+        return np.asarray(y)
+
+    def outputs_and_state(self, example: Example, state: Any = None) -> tuple[Array, Any]:
+        """(y, final state), from `state` if given, else from the example's."""
+        start = example.state if state is None else state
+        return apply(  # type: ignore[no-any-return]
+            example.system, example.u, backend=self.backend, state=start, return_state=True, **example.options
+        )
+
+    def step(self, example: Example, k: int, state: Any) -> tuple[Array, Any]:
+        """(y_k (batch, H), state) of time step k."""
+        return step(example.system, example.u[..., k], state, backend=self.backend, **example.options)
+
+    def bound(self, example: Example, *, state: bool = False) -> Bound:
+        """Bound on the error of `outputs`, or with `state` of outputs computed with a state in play."""
+        problem = self._problem(example, state=state or example.state is not None)
+        model = rounding_model(self.backend, problem)
+        if not problem.state or not model.fft:
+            return self._bound(example, [model])
+        # With a state the linear term is a recurrence, whatever the backend prefers; finite kernels stay FFTs.
+        recurrence = replace(model, fft=False)
+        if linear_method(replace(problem, state=False), self.backend) == "recurrence" or not _finite_kernels(
+            example.spec
+        ):
+            return self._bound(example, [recurrence])
+        return self._bound(example, [recurrence, model])
+
+    def enclosure(self, example: Example) -> Enclosure:
+        """The exact outputs; a state only in the modes s4, liquid and truncated."""
+        return enclose(realization_of(example.system), example.u, state=example.state, **example.options)
+
+    def is_time_ordered(self, *bounds: Bound) -> bool:
+        """Whether outputs with these bounds were computed without looking ahead: recurrences, no FFT, no tree."""
+        return self.backend.arithmetic.scan == "sequential" and all(b.is_componentwise for b in bounds)
+
+    def _problem(self, example: Example, **needs: bool) -> Problem:
+        return problem_of(example.system, example.u, example.spec, **needs)
+
+    def _bound(self, example: Example, models: Sequence[RoundingModel]) -> Bound:
+        found = reference(
+            realization_of(example.system), example.u, state=example.state, models=models, **example.options
+        ).bounds
+        total = added(*found)
+        if not (np.isfinite(total.componentwise).all() and np.isfinite(total.normwise).all()):
+            raise PropertyViolation("the oracle has no finite error bound for this example, so nothing can be decided")
+        return Bound(self.bound_factor * total.componentwise, self.bound_factor * total.normwise)
+
+
+def _finite_kernels(spec: ModeSpec) -> bool:
+    return spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is not None and spec.order > 1
+
+
+def added(*bounds: Bound) -> Bound:
+    """The bound of a sum of errors."""
+    return Bound(
+        np.sum([b.componentwise for b in bounds], axis=0),
+        np.sum([b.normwise for b in bounds], axis=0),
+    )
+
+
+def part(bound: Bound, steps: slice) -> Bound:
+    """The bound of some time steps: an error that is spread over time may all be in them."""
+    return Bound(bound.componentwise[..., steps], bound.normwise)
+
+
+def require_exact(y: Array, exact: Enclosure, bound: Bound, what: str = "y") -> None:
+    """Raise unless y is within the bound of the exact value, wherever in its enclosure that lies."""
+    _require(absolute_error(y, exact.hi, exact.lo) + exact.radius, bound, y, exact.hi, what, "the exact value")
+
+
+def require_equal(y: Array, z: Array, bounds: Sequence[Bound], what: str, other: str) -> None:
+    """Raise unless two outputs with the same exact value agree within the sum of their bounds."""
+    _require(absolute_error(y, z), added(*bounds), y, z, what, other)
+
+
+def require_identical(y: Array, z: Array, what: str, other: str) -> None:
+    """Raise unless two outputs are the same bit for bit."""
+    if y.tobytes() != z.tobytes():
+        index = tuple(int(i) for i in np.argwhere((y != z) | (np.signbit(y) != np.signbit(z)))[0])
+        raise PropertyViolation(f"{what} differs from {other} at {_place(index)}: {y[index]} and {z[index]}")
+
+
+def _require(error: Array, bound: Bound, y: Array, expected: Array, what: str, other: str) -> None:
+    if error.size == 0:
+        return
+    units = bound.units(error)
+    if units <= 1:
+        return
+    if bound.is_componentwise:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(error > 0, error / bound.componentwise, 0)
+        index = tuple(int(i) for i in np.unravel_index(int(np.nanargmax(ratio)), ratio.shape))
+    else:
+        index = tuple(int(i) for i in np.unravel_index(int(np.nanargmax(error)), error.shape))
+    limit = float(bound.componentwise[index]) + float(bound.normwise[index[:2]])
+    norm = "" if bound.is_componentwise else f" (2-norm over time: {norm2(error[index[:2]]):.3g})"
+    raise PropertyViolation(
+        f"{what} is {y[index]} at {_place(index)}, {other} is {expected[index]}: the error {error[index]:.3g}{norm} is "
+        f"{units:.3g} times its bound, {limit:.3g}"
+    )
+
+
+def _place(index: tuple[int, ...]) -> str:
+    return ", ".join(f"{name} {i}" for name, i in zip(("batch", "channel", "step"), index, strict=False))
