@@ -14,6 +14,7 @@ from typing import Any
 
 import liquid_ssm.oracle
 from liquid_ssm.backend import PRIMITIVES
+from liquid_ssm.oracle.local_constants import DTYPES, box_text, local_constants
 from liquid_ssm.problem import STRUCTURES
 from liquid_ssm.registry import BUILT_IN
 
@@ -84,6 +85,23 @@ def write_command_line(folder: Path) -> None:
     (folder / "command-line.md").write_text(page, encoding="utf-8")
 
 
+def write_properties(folder: Path) -> None:
+    """The properties of the conformance suite."""
+    from liquid_ssm.testing.properties import PROPERTIES
+
+    rows = [f"| `{item.name}` | {item.statement.replace('|', r'&#124;')} |" for item in PROPERTIES]
+    text = "\n".join(["| property | statement |", "| --- | --- |", *rows]) + "\n"
+    (folder / "properties.md").write_text(text, encoding="utf-8")
+
+
+def write_claims(folder: Path) -> None:
+    """Every claim of the paper, evaluated now."""
+    from liquid_ssm.claims import evaluate
+    from liquid_ssm.claims.page import to_markdown
+
+    (folder / "claims.md").write_text(to_markdown(evaluate()), encoding="utf-8")
+
+
 def write_oracle_modules(folder: Path) -> None:
     """One section for each module of the oracle."""
     names = [f"liquid_ssm.oracle.{module.name}" for module in iter_modules(liquid_ssm.oracle.__path__)]
@@ -117,12 +135,29 @@ def write_benchmarks(folder: Path) -> None:
     (folder / "benchmarks.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
 
 
+def write_local_constants(folder: Path) -> None:
+    """What Gappa proved about single steps, and what the bounds of the oracle have for them."""
+    head = "| step | contraction | magnitude of the parts | proved, per part | compared | proved | oracle |"
+    rows = [head, "|---|---|---|---|---|---|---|"]
+    for pair in zip(*[iter(local_constants())] * len(DTYPES), strict=True):
+        first = pair[0]
+        variant = "fused" if first.fused else "separate"
+        parts = ", ".join(f"{max(values):.4g}" for values in zip(*(e.parts for e in pair), strict=True))
+        proved, allowed = max(e.proved for e in pair), min(e.allowed for e in pair)
+        cells = [f"`{first.primitive}`", variant, box_text(first.box), parts, first.measure]
+        rows.append(f"| {' | '.join([*cells, f'{proved:.3f}', f'{allowed:.3f}'])} |")
+    (folder / "local-constants.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
 def write_generated(app: Any) -> None:
     GENERATED.mkdir(exist_ok=True)
     write_backend_table(GENERATED)
     write_command_line(GENERATED)
+    write_properties(GENERATED)
+    write_claims(GENERATED)
     write_oracle_modules(GENERATED)
     write_benchmarks(GENERATED)
+    write_local_constants(GENERATED)
     import_module("published_code").write_published_code(GENERATED)
 
 

@@ -7,17 +7,15 @@ JSON alone.  Packages are imported where they are needed, so that `--help` answe
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .claims.command import claims
+from .console import check_target, progress, write_json, writing
 from .errors import BackendUnavailable, LiquidSSMError, OracleInconclusive, ParameterError, unknown_name
 from .problem import CORRELATIONS, DEFAULT_ORDER, DTYPES, MODES, ModeSpec
 
@@ -186,7 +184,7 @@ def verify(
     if html == "-":
         raise ParameterError("--html needs the name of a file; only --json writes to standard output with '-'.")
     for option, path in (("--json", json), ("--html", html)):
-        _check_target(option, path)
+        check_target(option, path)
     from .registry import backend_names
 
     names = backend_names()
@@ -219,7 +217,7 @@ def verify(
 
     from .verify import verify as run
 
-    with _progress(quiet) as progress:
+    with progress(quiet) as step:
         report = run(
             system,
             u,
@@ -232,7 +230,7 @@ def verify(
             discretization=method,
             seed=seed,
             oracle_budget=oracle_budget,
-            progress=progress,
+            progress=step,
         )
     asked = {
         "signal": loaded.name,
@@ -254,11 +252,14 @@ def verify(
         from rich.console import Console
 
         report.print(Console(file=out))
-    with _writing("--html", html):
+    with writing("--html", html):
         if html is not None:
             report.to_html(html)
-    _write_json(report.to_json(), json)
+    write_json(report.to_json(), json)
     raise typer.Exit(WITHIN if report.passed else NOT_WITHIN)
+
+
+app.command()(claims)
 
 
 @app.command()
@@ -287,32 +288,32 @@ def certify(
     """Run the property suite on a backend of your own and print what failed, with a minimal example."""
     from importlib.util import find_spec
 
-    _check_target("--json", json)
+    check_target("--json", json)
     if find_spec("hypothesis") is None:
         raise ParameterError("certify needs hypothesis, which is not installed. Run: pip install 'liquid-ssm[test]'")
     from .testing.certify import certify as run
 
-    with _progress(quiet) as progress:
+    with progress(quiet) as step:
         report = run(
             target,
             max_examples=examples,
             time_limit=time_limit,
             properties=only or None,
             dtypes=dtype or None,
-            progress=progress,
+            progress=step,
         )
     out = sys.stderr if json == "-" else sys.stdout
     if not quiet:
         print(report.table(), end="\n\n", file=out)
     print(report.verdict, file=out)
-    _write_json(report.to_json(), json)
+    write_json(report.to_json(), json)
     raise typer.Exit(WITHIN if report.passed else NOT_WITHIN)
 
 
 @app.command()
 def info(json: JsonOption = None) -> None:
     """Print versions, processor, linear algebra library, and which backends can be used, preferred first."""
-    _check_target("--json", json)
+    check_target("--json", json)
     from .environment import environment
     from .registry import backend_names, get_backend
     from .report import dump_json
@@ -341,7 +342,7 @@ def info(json: JsonOption = None) -> None:
             print(f"{key:<{width}}  {value}")
         for entry in backends:
             print(f"{'backend ' + str(entry['name']):<{width}}  {_availability(entry)}")
-    _write_json(dump_json({"environment": found, "backends": backends}), json)
+    write_json(dump_json({"environment": found, "backends": backends}), json)
 
 
 def _availability(entry: dict[str, object]) -> str:
@@ -367,64 +368,6 @@ def _window(order: int, window: int | None, no_window: bool) -> int | None:
     return ModeSpec("kb", order, window=max(DEFAULT_WINDOW, order) if window is None else window).window
 
 
-def _check_target(option: str, path: str | None) -> None:
-    """Refuse a path that cannot be written before the time is spent."""
-    if path is None or path == "-":
-        return
-    target = Path(path)
-    if not path or target.is_dir():
-        raise ParameterError(f"{option} {path!r} is a directory; give the name of a file.")
-    if not target.parent.is_dir():
-        raise ParameterError(f"{option} {path!r}: there is no directory {str(target.parent)!r}; create it first.")
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise ParameterError(f"{option} {path!r} cannot be written: permission denied. Choose another place.")
-
-
-@contextmanager
-def _writing(option: str, path: str | None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ParameterError(f"{option} {path!r} cannot be written: {error.strerror}. Choose another place.") from None
-
-
-def _write_json(text: str, path: str | None) -> None:
-    if path == "-":
-        print(text)
-    elif path is not None:
-        with _writing("--json", path):
-            Path(path).write_text(text + "\n", encoding="utf-8")
-
-
 def _describe(signal: Signal) -> str:
     channels = f"{signal.n_channels} channel{'s' if signal.n_channels > 1 else ''}"
     return f"{signal.name}: {channels} of {signal.length} samples; {signal.description}"
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None] | None]:
-    """A bar on a terminal, else one line per step; both on standard error."""
-    if quiet:
-        yield None
-        return
-    if not sys.stderr.isatty():
-        started = time.monotonic()
-
-        def line(done: int, total: int, what: str) -> None:
-            elapsed = time.monotonic() - started
-            print(f"[{done:>{len(str(total))}}/{total}] {elapsed:6.1f} s  {what}", file=sys.stderr, flush=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
