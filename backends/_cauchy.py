@@ -43,8 +43,9 @@ def dplr_kernel(
         (H, length) float64; a channel whose Āⁿ leaves float64's range is NaN.
 
     Accuracy:
-        Normwise, growing like r^(-i) along the kernel.  Behind each value of the generating function:
-        log2 n steps X -> 2X + X² of size 2M for Āⁿ - I, one complex product, two subtractions and one
+        Normwise, growing like r^(-i) along the kernel (docs/bounds-kernels.md).  Behind each value of the
+        generating function: log2 n steps X -> 2X + X² of size 2M for Āⁿ - I, or S -> S² from the level on
+        where S = I + X is smaller in the Frobenius norm; one complex product, two subtractions and one
         addition for 1 - zΛ̄, five real operations for its inverse, two products per term of a sum of up
         to 2M terms, and the R×R elimination.
 
@@ -60,7 +61,9 @@ def dplr_kernel(
     kernel = np.empty((n_channels, length))
     n = power_of_two(length)
     n_points = n // 2 + 1 if conjugate_pairs else n
-    angle = -2j * np.pi / n * np.arange(n_points)
+    index = np.arange(n_points)
+    # Angles in [-π, π]: an angle's rounding error is proportional to it.
+    angle = -2j * np.pi / n * np.where(2 * index > n, index - n, index)
     root, root_gap = np.exp(angle), -np.expm1(angle)
     for h in range(n_channels):
         damping, C_tilde = _truncated_output(Lambda_bar[h], P_bar[:, h], Q_bar[:, h], C[h], n, conjugate_pairs)
@@ -88,17 +91,25 @@ def _truncated_output(
 ) -> tuple[float, Array]:
     """(-n log r, C (I - rⁿ Āⁿ)) of one channel, the power by squaring a real matrix of size 2M."""
     # Āⁿ - I by X -> 2X + X²: a slow system, whose powers stay near I, keeps the digits of the difference.
+    # Once the power is the smaller of the two, squaring it leaves errors in proportion to it instead of to I.
     change = real_matrix(Lambda_bar - 1, P_bar, Q_bar, conjugate_pairs)
+    identity = np.eye(len(change))
+    power, far = change + identity, False
     for _ in range(n.bit_length() - 1):
-        change = 2 * change + change @ change
-    power = change + np.eye(len(change))
+        far = far or bool(np.vdot(power, power) < np.vdot(change, change))
+        if far:
+            power = power @ power
+        else:
+            change = 2 * change + change @ change
+            power = change + identity
     # ‖X‖₂² <= ‖X‖₁ ‖X‖_∞: no singular values needed.
     size = np.abs(power)
     norm = float(np.sqrt(size.sum(axis=0).max(initial=0.0)) * np.sqrt(size.sum(axis=1).max(initial=0.0)))
     # np.maximum, unlike max, passes NaN on.
     damping = float(np.log(np.maximum(1.0, 2 * norm)))
     row = np.concatenate([C.real, -C.imag])
-    row = -np.expm1(-damping) * row - np.exp(-damping) * (row @ change)
+    kept, removed = (row, row @ power) if far else (-np.expm1(-damping) * row, row @ change)
+    row = kept - np.exp(-damping) * removed
     return damping, row[: len(C)] - 1j * row[len(C) :]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,13 @@ from time import perf_counter
 
 import numpy as np
 from scipy import fft
+from tightness import LIMITS, complaints, show, tightness
 
 import liquid_ssm as ls
 from liquid_ssm.apply import problem_of
 from liquid_ssm.environment import environment
 from liquid_ssm.problem import ModeSpec
 from liquid_ssm.registry import backend_names, rejection
-from liquid_ssm.testing.strategies import DISCRETE_STRUCTURES, random_system
 
 RUNS = 7
 SHAPES = [(1, 4, 64, 1024), (4, 16, 64, 1024), (4, 16, 64, 4096), (4, 16, 8, 4096)]  # batch, H, N, L
@@ -81,44 +80,23 @@ def speed() -> list[dict[str, object]]:
     return rows
 
 
-def tightness(systems: int = 25) -> list[dict[str, object]]:
-    """Bound over observed error of random problems, per backend, structure, mode and dtype."""
-    ratios: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
-    rng = np.random.default_rng(0)
-    for seed in range(systems):
-        for structure in DISCRETE_STRUCTURES:
-            system = random_system(
-                structure,
-                n_channels=int(rng.integers(1, 3)),
-                n_modes=int(rng.integers(1, 6)),
-                seed=seed,
-                decay=float(rng.choice([0, 1e-3, 0.1])),
-                drive=float(rng.choice([1e-3, 0.1, 0.3])),
-            )
-            u = rng.normal(size=(2, system.n_channels, int(rng.integers(1, 60))))
-            order = int(rng.integers(2, 4))
-            report = ls.verify(system, u, order=order, window=order + int(rng.integers(6)), oracle_budget=10**9)
-            for row in report.rounding:
-                if row.status in ("fail", "inconclusive"):
-                    raise SystemExit(f"{row}: a bound did not hold; the bounds and this run are worth nothing")
-                if row.status == "pass" and row.error_over_bound > 0:
-                    key = (row.backend, structure, row.mode.partition("(")[0], row.dtype)
-                    ratios[key].append(1 / row.error_over_bound)
-    names = ("backend", "structure", "mode", "dtype")
-    return [
-        {**dict(zip(names, key, strict=True)), "cases": len(v), "median": median(v), "smallest": min(v)}
-        for key, v in sorted(ratios.items())
-    ]
-
-
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("speed", speed()), ("tightness", tightness())):
-        result = {"environment": environment(), "runs": RUNS, "rows": rows}
-        (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(f"\n{name}: {folder / name}.json")
-        for row in rows:
-            print("  ".join(f"{v['median']:.3g} s" if isinstance(v, dict) else _short(v) for v in row.values()))
+    rows = speed()
+    write(folder / "speed.json", {"runs": RUNS, "rows": rows})
+    for row in rows:
+        print("  ".join(f"{v['median']:.3g} s" if isinstance(v, dict) else _short(v) for v in row.values()))
+    bounds = tightness()
+    write(folder / "tightness.json", {"limits": LIMITS, "rows": bounds})
+    print(show(bounds))
+    found = complaints(bounds)
+    if found:
+        raise SystemExit("\n".join(found))
+
+
+def write(path: Path, result: dict[str, object]) -> None:
+    path.write_text(json.dumps({"environment": environment(), **result}, indent=1) + "\n")
+    print(f"\n{path}")
 
 
 def _short(value: object) -> str:

@@ -6,7 +6,8 @@ Each message names what was given, what is allowed, and what to do next.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backend import Rejection
@@ -63,6 +64,11 @@ class UnstableRecurrence(LiquidSSMError, ArithmeticError):
         self.channel = channel
         self.input_bound = input_bound
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Process pools pickle exceptions, which by default are made again from their positional arguments.
+        make = partial(type(self), step=self.step, channel=self.channel, input_bound=self.input_bound)
+        return make, self.args
 
 
 class OracleInconclusive(LiquidSSMError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,9 @@ import numpy as np
 from ..backend import PRIMITIVES, Backend, Gradients, Rejection
 from ..problem import Problem
 from .example import Array
+
+# Whose frames say nothing about foreign code.
+_OURS = (Path(__file__).parent, Path(importlib.__file__).parent)
 
 
 class BackendFault(Exception):
@@ -22,6 +28,9 @@ class BackendFault(Exception):
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.kind, *self.args)
 
 
 class CheckedBackend(Backend):
@@ -65,7 +74,7 @@ class CheckedBackend(Backend):
             except BackendFault:
                 raise
             except BaseException as error:  # SystemExit too: code under test may do anything
-                raise BackendFault("raised", f"{name} raised {type(error).__name__}: {error}") from error
+                raise BackendFault("raised", f"{name} raised {described(error)}") from error
             for array, content in zip(given, before, strict=True):
                 if array.tobytes() != content:
                     raise BackendFault("mutated", f"{name} wrote into an array of shape {array.shape} it was given")
@@ -73,6 +82,17 @@ class CheckedBackend(Backend):
             return result
 
         return checked
+
+
+def described(error: BaseException) -> str:
+    """Type and message of an error, and the innermost line of the file in which foreign code was entered."""
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    frames = [f for f in extract_tb(error.__traceback__) if Path(f.filename).is_file()]  # others are frozen
+    foreign = [f for f in frames if Path(f.filename).parent not in _OURS]
+    if not foreign:
+        return text
+    last = [f for f in foreign if f.filename == foreign[0].filename][-1]
+    return f"{text} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def check_array(what: str, value: Any, shape: tuple[int, ...], dtype: Any) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 import liquid_ssm as ls
 from liquid_ssm.backend import Rejection
-from liquid_ssm.errors import unknown_name
+from liquid_ssm.errors import BackendRejected, UnstableRecurrence, unknown_name
+from liquid_ssm.testing.contract import BackendFault
+from liquid_ssm.testing.subject import PropertyViolation
 
 
 @pytest.mark.parametrize(
@@ -37,3 +41,21 @@ def test_rejections_are_listed_in_the_message():
 def test_near_names_are_offered_and_far_ones_are_not():
     assert "Did you mean 'bilinear'?" in str(unknown_name("method", "bilinaer", ["euler", "bilinear"]))
     assert "Did you mean" not in str(unknown_name("method", "xyz", ["euler", "bilinear"]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnstableRecurrence("too large", step=3, channel=1, input_bound=0.5),
+        BackendRejected("no", [Rejection("numpy", "dtype", "float64", "float16")]),
+        PropertyViolation("y is wrong"),
+        BackendFault("shape", "y has shape ()"),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_errors_survive_pickling(error):
+    """Process pools send them from one process to another."""
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert vars(found) == vars(error)
