@@ -40,18 +40,18 @@ def discretize(continuous: ContinuousSystem, method: str = "bilinear") -> System
     Raises:
         ParameterError: an unknown method, or a result that is not finite.
 
-    Accuracy: to first order in u = 2⁻⁵³, against the exact value for the stored floats λ, B, P, δt.  A complex
-        product costs 2.9u, a complex quotient √2 γ₇ < 10u (Higham, section 3.6, applied to Smith's formula),
-        exp, expm1, sin and cos at most 2u each (1 ulp).
+    Accuracy: to first order in u = 2⁻⁵³, against the exact value for the stored floats λ, B, P, δt, with exp,
+        expm1, sin and cos within 2u (1 ulp).  docs/bounds-discretisation.md derives the bounds, and
+        `liquid_ssm.oracle.discretisation_rounding` evaluates sharper ones for the parameters at hand.
 
         * `euler`: |ΔĀ| ≤ u(1 + 2|z|), |ΔB̄| ≤ u|B̄|; `dplr` factors: u relative, each entry.
-        * `bilinear`, diagonal: |ΔĀ| ≤ 14u, |ΔB̄| ≤ 13u|B̄|.  With Re z < 0 the sum 1 − z/2 does not cancel and
-          |z/2| ≤ |1 − z/2|: the rounding of z and of the sums costs 2u in each of the two, the quotient 10u.
-        * `zoh`, diagonal: |ΔĀ| ≤ (|z| + 6)u|Ā|, |ΔB̄| ≤ |δt B|u(|e^z − φ₁| + 30|φ₁|).  The terms |z| and
+        * `bilinear`, diagonal: |ΔĀ| ≤ 9.5u, |ΔB̄| ≤ 9.5u|B̄|.
+        * `zoh`, diagonal: |ΔĀ| ≤ (|z| + 5)u|Ā|, |ΔB̄| ≤ |δt B|u(|e^z − φ₁| + 26|φ₁|).  The terms |z| and
           e^z − φ₁ = z φ₁' are the effect of rounding z = δt λ, the rest is `phi1` and two products.
-        * `bilinear`, `dplr`: see `_bilinear_dplr`.
-        * `dense`, and `zoh` of `dplr`: LU with partial pivoting, or scaling and squaring with a Padé
-          approximant; backward stable in the norm, so N·u times the condition number of the problem.
+        * `bilinear`, `dplr`: see `_bilinear_dplr`; `dense`: elimination with partial pivoting, N²·u times the
+          condition number of I − z/2.
+        * `zoh` of `dense` and `dplr`: scaling and squaring with a Padé approximant.  No bound is derived; N·u
+          times the condition number of the exponential is what is seen.
 
     References: arXiv 2209.12951, Eq. 3 and Appendix D; Higham, Accuracy and Stability of Numerical Algorithms;
         Al-Mohy and Higham, SIAM J. Matrix Anal. Appl. 31 (2009) 970.
@@ -83,10 +83,11 @@ def phi1(z: Array) -> Array:
     Returns:
         Array of the same shape, float64 or complex128.
 
-    Accuracy: |error| ≤ 26u|φ₁(z)| for Re z ≤ 0 without underflow, u = 2⁻⁵³, elementary functions within 2u.
+    Accuracy: |error| ≤ 22.5u|φ₁(z)| for Re z ≤ 0, u = 2⁻⁵³, elementary functions within 2u.
         Each of the three products is off by 5u.  The two terms of the real part have the same sign if
         cos b ≥ 0; else their sizes add up to at most 3 and differ by at least 1, so the real part is off
-        by at most 16u.  The quotient adds 10u.
+        by at most 16u.  The quotient adds 6.42u.  Where |z| ≤ u the value is 1, off by |z|/2: there the
+        reciprocal of z may overflow.  Derived in docs/bounds-discretisation.md.
     """
     z = np.asarray(z)
     if z.dtype.kind != "c":
@@ -96,8 +97,8 @@ def phi1(z: Array) -> Array:
         numerator = np.empty_like(z)
         numerator.real = np.expm1(a) * np.cos(b) - 2 * np.sin(b / 2) ** 2
         numerator.imag = np.exp(a) * np.sin(b)
-    zero = z == 0
-    return np.asarray(np.where(zero, 1.0, numerator / np.where(zero, 1.0, z)))
+    near = np.abs(z) <= 2.0**-53
+    return np.asarray(np.where(near, 1.0, numerator / np.where(near, 1.0, z)))
 
 
 def _diagonal(continuous: ContinuousSystem, Lambda: Array, method: str) -> DiagonalSystem | MIMOSystem:
@@ -138,10 +139,9 @@ def _bilinear_dplr(continuous: ContinuousSystem, Lambda: Array, P: Array) -> DPL
     real, and P̄ and Q̄ are closed under conjugation.  G is not symmetric for R > 1, but Re D > 0 makes its
     Hermitian part positive, so I + hG is never singular and ‖W‖₂ ≤ 1 for any δt.
 
-    Accuracy: with g = h Σ_r P_r* |D| P_r over both halves, |ΔΛ̄| ≤ 14u, |ΔQ̄| ≤ 15u|Q̄|, and P̄ is off by at most
-        (M + 40R)u(1 + g) times Σ_r |2h D P_r|: D P costs 15u, the entries of G M + 2 roundings more, and
-        the R × R solve R·u·(1 + g), the condition number of I + hG.  B̄: the same factor times
-        |δt D B| + h Σ_rs |P̄_r| (|P_s|* |D δt B|).
+    Accuracy: |ΔΛ̄| ≤ 9.5u and |ΔQ̄| ≤ 8.5u|Q̄|.  P̄ and B̄ inherit the errors of D P, D B and G, at most
+        (2√2 M + 9)u h Σ_m |P_r||D P_s| in the entries of hG, and the backward error of the R × R solve, all of them
+        through |W|.  docs/bounds-discretisation.md has the derivation.
     """
     pairs = continuous.conjugate_pairs
 

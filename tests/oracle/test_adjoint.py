@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from liquid_ssm.oracle.adjoint import gradients, gradients_by_duals
+from liquid_ssm.oracle.adjoint_bounds import gradient_bounds
 from liquid_ssm.oracle.exact import ComplexRational, exact_array, final_state, outputs, parts
 from liquid_ssm.oracle.realization import Realization
+from liquid_ssm.oracle.rounding import RoundingModel
 
 STRUCTURES = ("diagonal", "dplr", "dense", "mimo")
 RECURRENT = ("s4", "liquid", "truncated")
@@ -213,10 +215,7 @@ def test_one_mode_by_hand() -> None:
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("mode", RECURRENT)
 def test_longdouble_stays_within_its_rounding(structure: str, mode: str) -> None:
-    # Every gradient is a sum of products. Each term passes at most L steps forwards and L backwards, each with fewer
-    # than 20 roundings (complex products count 2√2, sums their length), and is then summed over batch and time. So the
-    # error is at most (40 L + 20) eps times the same sum over absolute values: the recurrence of |Ā|, |B̄|, |C|, |u|, in
-    # which -|P| makes the low-rank part add.
+    # In any order of evaluation: the code sums from left to right and takes liquid steps as Ā x + v(1 + x).
     rng = np.random.default_rng(1)
     H, M, L = 2, 2, 12
 
@@ -228,20 +227,14 @@ def test_longdouble_stays_within_its_rounding(structure: str, mode: str) -> None
     low_rank = (numbers(1, H, M), numbers(1, H, M)) if structure == "dplr" else (None, None)
     r = Realization(structure, numbers(*A), numbers(*B), numbers(H, M), *low_rank, structure != "dense")
     u, grad_y = rng.standard_normal((2, 2, H, L))
-    positive = replace(r, A=abs(r.A), B=abs(r.B), C=abs(r.C))
-    if r.P is not None and r.Q is not None:
-        positive = replace(positive, P=-abs(r.P), Q=abs(r.Q))
-
+    model = RoundingModel.of_dtype(np.longdouble, scan="any")
+    bounds = gradient_bounds(r, u, mode=mode, grad_y=grad_y, model=model)
     exact = gradients(r, u, mode, grad_y)
     rounded = gradients(r, u, mode, grad_y, precision="longdouble")
-    sizes = gradients(positive, abs(u), mode, abs(grad_y), precision="longdouble")
-    eps = Fraction(*np.finfo(np.longdouble).eps.as_integer_ratio())
     for name, expected in exact.items():
         assert rounded[name].dtype == (np.longdouble if name == "u" else np.clongdouble)
-        error = exact_array(rounded[name]) - expected
-        bound = (40 * L + 20) * eps * exact_array(abs(sizes[name]))
-        for part in parts(error):
-            assert (abs(part) <= bound).all(), name
+        for part in parts(exact_array(rounded[name]) - expected):
+            assert (abs(part) <= exact_array(bounds[name])).all(), name
 
 
 @pytest.mark.parametrize("precision", ["exact", "longdouble"])
