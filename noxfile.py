@@ -10,7 +10,7 @@ import nox
 
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["lint", "types", "contracts", "tests", "docs"]
+nox.options.sessions = ["lint", "types", "contracts", "proofs", "tests", "docs"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
@@ -84,6 +84,30 @@ def docs(session: nox.Session) -> None:
     target = ROOT / "docs" / "_build" / "html"
     session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "-b", "html", str(ROOT / "docs"), str(target))
     session.log(f"open {target / 'index.html'}")
+
+
+@nox.session
+def proofs(session: nox.Session) -> None:
+    """The local constants of the error bounds, checked by Gappa (Debian: apt-get install gappa)."""
+    install_wheel(session)
+    session.run("python", str(ROOT / "proofs" / "check.py"))
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The worked examples of the docs, those that need torch included."""
+    install_wheel(session, "torch", extras="[test]")
+    session.run("pytest", str(ROOT / "tests" / "test_examples.py"))
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """Many random examples of every property; how tight the bounds are, 20,000 cases (`-- PATH` for their JSON)."""
+    install_wheel(session, extras="[test]")
+    session.run("pytest", str(ROOT / "tests" / "properties"), env={"HYPOTHESIS_PROFILE": "nightly"})
+    target = session.posargs[0] if session.posargs else str(Path(session.create_tmp()) / "tightness.json")
+    session.run("python", str(ROOT / "benchmarks" / "tightness.py"), "--cases", "20000", "--json", target)
+    session.log(f"tightness: {target}")
 
 
 @nox.session

@@ -537,6 +537,6 @@ def _norms(matrices: Array) -> Array:
     """Upper bounds on 2-norms; infinite where an entry is not finite, which no decomposition takes."""
     if 0 in matrices.shape:
         return np.zeros(matrices.shape[:-2])
-    finite = np.isfinite(matrices).all(axis=(-2, -1))
+    finite = np.asarray(np.isfinite(matrices).all(axis=(-2, -1)))
     norms = np.linalg.norm(np.where(finite[..., None, None], matrices, 0), 2, axis=(-2, -1))
     return np.asarray(np.where(finite, norms * (1 + 2.0**-20), np.inf))

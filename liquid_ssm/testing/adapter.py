@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Arithmetic, Backend, Capabilities
+from ..backend import Arithmetic, Backend, Capabilities, Rejection
 from ..errors import ParameterError
-from ..problem import DTYPES
-from .contract import BackendFault
+from ..problem import DTYPES, Problem
+from .contract import BackendFault, described
 from .example import Array
 
 _FORM = "An adapter is a class without constructor arguments with a method scan(a, b, c, u, state) -> (y, final_state)"
@@ -37,10 +37,11 @@ class AdapterBackend(Backend):
 
     def __init__(self, adapter: Any) -> None:
         self._adapter = adapter
-        dtypes = tuple(getattr(adapter, "dtypes", DTYPES))
-        order = getattr(adapter, "scan_order", "any")
-        if not dtypes or any(dtype not in DTYPES for dtype in dtypes):
-            raise ParameterError(f"dtypes of the adapter is {dtypes!r}; allowed: some of {', '.join(DTYPES)}.")
+        dtypes = getattr(adapter, "dtypes", DTYPES)
+        order: Any = getattr(adapter, "scan_order", "any")
+        if not (isinstance(dtypes, (tuple, list)) and dtypes and all(dtype in DTYPES for dtype in dtypes)):
+            allowed = f"a tuple of some of {', '.join(map(repr, DTYPES))}"
+            raise ParameterError(f"dtypes of the adapter is {dtypes!r}; allowed: {allowed}.")
         if order not in ("sequential", "any"):
             raise ParameterError(f"scan_order of the adapter is {order!r}; allowed: 'sequential', 'any'.")
         primitives = {"scan": ("diagonal",)}
@@ -48,7 +49,7 @@ class AdapterBackend(Backend):
             primitives["cascade"] = ("diagonal",)
         self.__dict__.update(
             name=str(getattr(adapter, "name", type(adapter).__name__)),
-            capabilities=Capabilities(primitives=primitives, dtypes=dtypes),
+            capabilities=Capabilities(primitives=primitives, dtypes=tuple(map(str, dtypes))),
             arithmetic=Arithmetic(scan=order),
         )
 
@@ -56,9 +57,7 @@ class AdapterBackend(Backend):
     def has_linear(self) -> bool:
         return hasattr(self._adapter, "linear_scan")
 
-    def reject(self, problem: Any) -> Any:
-        from ..backend import Rejection
-
+    def reject(self, problem: Problem) -> Rejection | None:
         if problem.spec.mode not in ("liquid", "truncated", "s4"):
             return Rejection(self.name, "primitive", "mode s4, liquid or truncated", problem.spec.label)
         if problem.spec.mode == "s4" and not self.has_linear:
@@ -101,12 +100,14 @@ def load_backend(target: str) -> Backend:
     if not (module and colon and attribute):
         raise ParameterError(f"{target!r} names no class; write module:Class, for instance my_package.scan:Scan.")
     try:
-        loaded = import_module(module)
+        factory: Any = import_module(module)
     except ModuleNotFoundError as error:
-        missing = error.name or module
-        hint = "Run from the folder that holds it, or install it." if module.startswith(missing) else ""
-        raise ParameterError(f"cannot import {module!r}: no module named {missing!r}. {hint}".rstrip()) from error
-    factory: Any = loaded
+        # Its own name, or that of a package around it; else it is found and needs what is missing.
+        absent = f"{module}.".startswith(f"{error.name}.")
+        hint = "Run from the folder that holds it, or install it." if absent else f"{module!r} needs it; install it."
+        raise ParameterError(f"cannot import {module!r}: {error}. {hint}") from error
+    except (Exception, SystemExit) as error:  # foreign code may do anything; what it did is told
+        raise ParameterError(f"cannot import {module!r}: {described(error)}.") from error
     for part in attribute.split("."):
         if not hasattr(factory, part):
             raise ParameterError(f"module {module!r} has no {attribute!r}.")
@@ -115,11 +116,12 @@ def load_backend(target: str) -> Backend:
         raise ParameterError(f"{target!r} is a {type(factory).__name__}, not a class. {_FORM}.")
     try:
         adapter = factory()
-    except Exception as error:
-        raise ParameterError(
-            f"{target!r} cannot be made without arguments: {type(error).__name__}: {error}. {_FORM}."
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise ParameterError(f"{target!r} cannot be made without arguments: {described(error)}. {_FORM}.") from error
     if isinstance(adapter, Backend):
+        undeclared = [name for name in ("name", "capabilities") if not hasattr(adapter, name)]
+        if undeclared:
+            raise ParameterError(f"{target!r} does not declare {' and '.join(undeclared)}; every Backend does.")
         return adapter
     if not callable(getattr(adapter, "scan", None)):
         raise ParameterError(f"{target!r} has no method scan. {_FORM}.")

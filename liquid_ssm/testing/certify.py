@@ -51,7 +51,7 @@ class ConformanceReport:
         """One line."""
         failed, total = len(self.failures), len(self.outcomes)
         if not self.outcomes:
-            return f"{self.name}: nothing was checked; it claims no mode that the suite knows"
+            return f"{self.name}: nothing was checked; no check fits what it claims and what was asked for"
         if self.passed:
             return f"{self.name}: all {total} checks passed"
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(o.kind for o in self.failures).items())
@@ -115,15 +115,13 @@ def certify(
         max_examples: drawn per check; some properties take a small multiple.
         time_limit: seconds per check; a check that takes longer has failed, and the run goes on.
         properties, dtypes: only these; None for all.
-        progress: called with (done, total, what is next).
+        progress: called with (checks done, checks in all, what comes next).
 
     Raises:
-        ParameterError: the target cannot be loaded or is no backend, an unknown name, a limit that is not positive.
+        ParameterError: the target cannot be loaded or is no backend, an unknown name, a limit outside its range.
     """
     if max_examples < 1:
         raise ParameterError(f"max_examples is {max_examples}; at least 1 is needed.")
-    if not time_limit > 0:
-        raise ParameterError(f"time_limit is {time_limit}; it must be a positive number of seconds.")
     for kind, given, allowed in (("property", properties, tuple(_STATEMENTS)), ("dtype", dtypes, DTYPES)):
         for name in given or ():
             if name not in allowed:
@@ -140,6 +138,8 @@ def certify(
             if progress is not None:
                 progress(done, len(wanted), str(check))
             outcomes.append(runner.run(check, max_examples))
+        if progress is not None:
+            progress(len(wanted), len(wanted), "done")
         name = runner.name
     seconds = perf_counter() - started
     return ConformanceReport(target, name, tuple(outcomes), max_examples, time_limit, seconds)

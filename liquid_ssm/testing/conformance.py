@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,23 +20,25 @@ def pytest_generate_tests(metafunc: Any) -> None:
         raise pytest.UsageError(
             "liquid_ssm.testing.conformance needs the backend under test: add --liquid-backend module:Class"
         )
-    if config.getoption("--liquid-examples") < 1 or not config.getoption("--liquid-time-limit") > 0:
-        raise pytest.UsageError("--liquid-examples and --liquid-time-limit must be positive")
-    runner = Runner(target, time_limit=config.getoption("--liquid-time-limit"))
+    if config.getoption("--liquid-examples") < 1:
+        raise pytest.UsageError("--liquid-examples must be at least 1")
     try:
+        runner = Runner(target, time_limit=config.getoption("--liquid-time-limit"))
+        config.add_cleanup(runner.close)  # not the fixture: --collect-only uses none
         loaded = runner.load()
     except ParameterError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[_RUNNER] = runner
     cases = [loaded] if isinstance(loaded, Outcome) else loaded
+    if not cases:  # pytest would skip, and so pass
+        raise pytest.UsageError(f"{runner.name} claims no mode that the suite knows, so nothing can be checked")
     metafunc.parametrize("check", cases, ids=[str(getattr(case, "check", case)) for case in cases])
 
 
 @pytest.fixture(scope="session")
-def runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
+def runner(pytestconfig: pytest.Config) -> Runner:
     """The process in which the backend runs."""
-    with pytestconfig.stash[_RUNNER] as running:
-        yield running
+    return pytestconfig.stash[_RUNNER]
 
 
 def test_backend(check: Check | Outcome, runner: Runner, pytestconfig: pytest.Config) -> None:

@@ -22,7 +22,7 @@ class BackendFault(Exception):
     """A backend broke the contract of a call.
 
     Attributes:
-        kind: `raised`, `type`, `shape`, `dtype`, `not finite` or `mutated`.
+        kind: `raised`, `type`, `shape`, `dtype`, `not finite`, `mutated` or `not repeatable`.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -43,6 +43,7 @@ class Mutant:
         form, structure, dtype: where the suite must find it.
         make: a new backend with the mistake.
         slight: an error of a few hundred unit roundoffs: a bound that is 1,000 times too wide does not see it.
+        base: the good backend that was changed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Mutant:
     make: Callable[[], Backend]
     dtype: str = "float64"
     slight: bool = False
+    base: str = "numpy"
 
 
 def _delayed(u: Array, steps: int = 1) -> Array:
@@ -117,7 +119,7 @@ def _transition_late(scan: Method, system: Any, u: Array, state: Any = None, *, 
 
     def step(x: Array, w: Array, u_k: Array) -> Array:
         before, previous[0] = previous[0], u_k
-        return (system.A_bar + system.B_bar * before * liquid) * x + w
+        return np.asarray((system.A_bar + system.B_bar * before * liquid) * x + w)
 
     return _scan(system, u, state, step)
 
@@ -360,11 +362,11 @@ def _changed(name: str, base: str = "numpy", **methods: Method) -> Callable[[], 
 
 
 def _mutant(name: str, form: str, structure: str, base: str = "numpy", **methods: Method) -> Mutant:
-    return Mutant(name, form, structure, _changed(name, base, **methods))
+    return Mutant(name, form, structure, _changed(name, base, **methods), base=base)
 
 
 def _slight(name: str, form: str, dtype: str, base: str = "numpy", **methods: Method) -> Mutant:
-    return Mutant(name, form, "diagonal", _changed(name, base, **methods), dtype, slight=True)
+    return Mutant(name, form, "diagonal", _changed(name, base, **methods), dtype, slight=True, base=base)
 
 
 MUTANTS: tuple[Mutant, ...] = (

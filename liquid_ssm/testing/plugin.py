@@ -1,6 +1,7 @@
 """The pytest option `--liquid-backend module:Class`, for `--pyargs liquid_ssm.testing.conformance`.
 
-Loaded by every pytest run where liquid-ssm is installed, so it imports nothing.
+Loaded by every pytest run where liquid-ssm is installed, so it imports nothing beyond the package itself: no oracle, no
+Hypothesis, no SciPy.
 """
 
 from __future__ import annotations

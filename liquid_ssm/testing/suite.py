@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Flaky
 
 from ..backend import Backend
+from ..errors import unknown_name
 from ..problem import DTYPES
 from .contract import BackendFault
 from .example import Example
@@ -41,7 +43,15 @@ def checks(backend: Backend) -> Iterator[Check]:
 
 
 def property_named(name: str) -> Property:
-    return next(item for item in PROPERTIES if item.name == name)
+    """The property of that name.
+
+    Raises:
+        ParameterError: there is none.
+    """
+    found = {item.name: item for item in PROPERTIES}
+    if name not in found:
+        raise unknown_name("property", name, found)
+    return found[name]
 
 
 def run(
@@ -84,14 +94,20 @@ def run(
     per_weight = settings().max_examples if max_examples is None else max_examples
     drawn = given(example=examples(check.structure, check.form, check.dtype, **item.options))(attempt)
     # The message carries the example, so Hypothesis need not explain; examples differ in cost by design.
-    settings(
+    profile.setdefault("phases", [phase for phase in settings().phases if phase != Phase.explain])
+    tried = settings(
         max_examples=item.weight * per_weight,
         deadline=None,
-        phases=[phase for phase in settings().phases if phase != Phase.explain],
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
         **profile,
-    )(drawn)()
+    )(drawn)
+    try:
+        tried()
+    except Flaky as error:
+        what = f"{item.name}: failed once and passed, or failed in another way, when the same example was tried again."
+        parts = map(str, getattr(error, "exceptions", ()))
+        raise BackendFault("not repeatable", "\n".join([what, *parts])) from error
 
 
 def _explained(item: Property, what: str, example: Example) -> str:

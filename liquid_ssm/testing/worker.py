@@ -17,20 +17,28 @@ from ..errors import ParameterError
 
 
 def main() -> None:
+    # The backend must reach neither stream, whatever it reads or prints, nor the file that its place is written to.
+    requests = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    first = json.loads(sys.stdin.readline())
+    errors = os.dup(sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    os.dup2(errors, sys.stdout.fileno())
+    first = json.loads(requests.readline())
     sys.path.extend(entry for entry in [os.getcwd(), *first["path"]] if entry not in sys.path)
-    session = _Session(replies)
+    session = _Session(replies, errors)
     session.load(first["target"], first["limit"])
-    for line in sys.stdin:
+    for line in requests:
         session.run(json.loads(line))
 
 
 class _Session:
-    def __init__(self, replies: IO[str]) -> None:
-        self._replies = replies
+    def __init__(self, replies: IO[str], errors: int) -> None:
+        self._replies, self._errors = replies, errors
         self._tried = 0
+
+    def _watch(self, limit: float) -> None:
+        """Leave with a traceback of where the process is once the time is over, even inside C code."""
+        faulthandler.dump_traceback_later(limit, exit=True, file=self._errors)
 
     def _reply(self, **content: Any) -> None:
         self._replies.write(json.dumps(content) + "\n")
@@ -41,7 +49,7 @@ class _Session:
         from .subject import Subject
         from .suite import checks
 
-        _watch(limit)
+        self._watch(limit)
         try:
             backend = load_backend(target)
             missing = backend.missing_packages()
@@ -56,8 +64,6 @@ class _Session:
         self._reply(name=backend.name, checks=[asdict(check) for check in checks(backend)])
 
     def run(self, task: dict[str, Any]) -> None:
-        from hypothesis.errors import Flaky
-
         from .contract import BackendFault
         from .subject import PropertyViolation
         from .suite import Check, run
@@ -65,7 +71,7 @@ class _Session:
         check, started = Check(**task["check"]), perf_counter()
         self._tried = 0
         status, kind, message = "pass", "", ""
-        _watch(task["limit"])
+        self._watch(task["limit"])
         try:
             run(
                 check,
@@ -79,9 +85,6 @@ class _Session:
             status, kind, message = "fail", "violated", str(violation)
         except BackendFault as fault:
             status, kind, message = "fail", fault.kind, str(fault)
-        except Flaky as error:
-            what = f"{check.property}: failed once and passed when the same example was tried again."
-            status, kind, message = "fail", "not repeatable", "\n".join([what, *_parts(error)])
         finally:
             faulthandler.cancel_dump_traceback_later()
         seconds = perf_counter() - started
@@ -90,16 +93,6 @@ class _Session:
     def _seen(self, example: object) -> None:
         self._tried += 1
         self._reply(example=repr(example))
-
-
-def _parts(error: BaseException) -> list[str]:
-    """The messages of what an exception group holds."""
-    return [str(part) for part in getattr(error, "exceptions", ())]
-
-
-def _watch(limit: float) -> None:
-    """Leave with a traceback of where the process is once the time is over, even inside C code."""
-    faulthandler.dump_traceback_later(limit, exit=True, file=sys.stderr)
 
 
 if __name__ == "__main__":
