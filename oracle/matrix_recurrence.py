@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import error_transport
-from .error_transport import SECOND_ORDER, Arrivals, ConstantBlocks, varying_block
+from .error_transport import SECOND_ORDER, Arrivals, ConstantBlocks, Frame, Steps, varying_block
 from .realization import Realization
-from .rounding import COMPLEX_PRODUCT, RoundingModel
+from .rounding import RoundingModel
 
 Array = npt.NDArray[Any]
 
@@ -52,9 +53,15 @@ class Transition:
             assert realization.P is not None
             assert realization.Q is not None
             self.P, self.Q = realization.P.astype(dtype), realization.Q.astype(dtype)
-        A, _, C = realization.astype(dtype).full_matrices()
-        self.matrix, self.C = A.astype(np.complex128), C.astype(np.complex128)
-        self.norms = np.linalg.norm(self.matrix, 2, axis=(1, 2)) * SECOND_ORDER
+        self.frame = Frame(realization.conjugate_pairs)
+
+    @cached_property
+    def powers(self) -> list[ConstantBlocks]:
+        """The full matrix of each channel with its output, and what is known of its powers."""
+        A, _, C = self.realization.astype(self.A.dtype).full_matrices()
+        return [
+            ConstantBlocks.of(self.frame.matrix(a), self.frame.row(c), self.frame) for a, c in zip(A, C, strict=True)
+        ]
 
     def apply(self, x: Array) -> Array:
         """Ā x for x (…, H, M)."""
@@ -64,24 +71,32 @@ class Transition:
         s = 2 * s.real if self.realization.conjugate_pairs else s
         return np.asarray(self.A * x - (self.P * s[..., None]).sum(axis=-3))
 
-    def local_error(self, X: Array, model: RoundingModel, shift: Array | None = None) -> Array:
-        """Bound on the error of one computed Ā x, or (Ā + diag(shift)) x, where |computed x| <= X (…, H, M).
-
-        The rounding of `shift` itself is not counted here.
-        """
+    def magnitudes(self, X: Array, shift: Array | None = None) -> tuple[Array, Array]:
+        """|Λ̄ + shift| X and Σ_r |P̄_r| Σ |Q̄_r| X where |x| <= X (…, H, M); for `dense` |Ā| X and 0."""
         magnitude = np.abs(self.A).astype(float)
         if self.dense:
-            inner = COMPLEX_PRODUCT + model.depth(X.shape[-1])
-            return np.asarray(model.unit * inner * np.einsum("hnm,...hm->...hn", magnitude, X))
+            product = np.einsum("hnm,...hm->...hn", magnitude, X)
+            return product, np.zeros_like(product)
         if shift is not None:
             magnitude = np.abs(self.A + shift).astype(float)
         P, Q = np.abs(self.P).astype(float), np.abs(self.Q).astype(float)
-        rank = P.shape[0]
         s = self.realization.weight * (Q * X[..., None, :, :]).sum(axis=-1)  # (…, R, H)
-        coupled = (P * s[..., None]).sum(axis=-3)
-        per_term = 2 * COMPLEX_PRODUCT + model.depth(X.shape[-1])
-        own = COMPLEX_PRODUCT * magnitude * X + per_term * coupled + rank * (magnitude * X + coupled)
-        return np.asarray(model.unit * own)
+        return magnitude * X, (P * s[..., None]).sum(axis=-3)
+
+    def rounding(self, own: Array, coupled: Array, model: RoundingModel) -> Array:
+        """Bound on the error of one computed Ā x, or (Ā + diag(shift)) x, from its `magnitudes`.
+
+        The rounding of the shift itself is not counted here.
+        """
+        depth = model.depth(own.shape[-1])
+        if self.dense:
+            return np.asarray(model.unit * (model.product + depth) * own)
+        rank = self.P.shape[0]
+        return np.asarray(model.unit * ((model.product + rank) * own + (2 * model.product + depth + rank) * coupled))
+
+    def local_error(self, X: Array, model: RoundingModel, shift: Array | None = None) -> Array:
+        """The same from X (…, H, M), a bound on the computed |x|."""
+        return self.rounding(*self.magnitudes(X, shift), model)
 
 
 @dataclass(frozen=True)
@@ -90,132 +105,132 @@ class _Block:
 
     w: Array  # drive (T, batch, H, M)
     u: Array  # inputs (T, batch, H)
-    after: Array  # states (T, order, batch, H, M)
-    room: Array  # computed states are this near exact ones, before each step and after, (order, T + 1, batch, H)
+    sizes: Array  # |states| before each step and after the last, (T + 1, order, batch, H, M)
+    room: Array  # computed states are this near exact ones, at the same times, (order, T + 1, batch, H)
 
-    def cap(self, p: int, before: Array) -> Array:
+    def cap(self, p: int) -> Array:
         """Bound on the computed state of order p that enters each step, (T, batch, H, M)."""
-        entering = np.concatenate([before[None, p], self.after[:-1, p]])
-        return np.asarray(np.abs(entering).astype(float) + self.room[p, :-1, ..., None])
+        return np.asarray(self.sizes[:-1, p] + self.room[p, :-1, ..., None])
 
 
 class _ErrorRun:
-    """The error bound of one rounding model, block after block."""
+    """The error bounds of K rounding models, block after block."""
 
     def __init__(
         self,
         transition: Transition,
-        constant: list[ConstantBlocks] | None,
-        model: RoundingModel,
+        models: Sequence[RoundingModel],
         link: str | None,
         power: int,
         shape: tuple[int, ...],
+        by_norms: bool,
     ) -> None:
-        self.transition, self.constant, self.model, self.link, self.power = transition, constant, model, link, power
-        self.norm = np.zeros(shape[:-1])  # ‖e‖₂ of each order at the end of the previous block, (order, batch, H)
-        self.arrivals = {index: Arrivals.none(shape[0]) for index in np.ndindex(shape[1:-1])}  # by (batch, channel)
-        self.too_large = np.zeros(shape[1:-1], bool)
+        self.transition, self.models, self.link, self.power, self.by_norms = transition, models, link, power, by_norms
+        orders, batch, channels, _ = shape
+        # ‖e‖₂ at the end of the previous block, (K, order, batch, H); or where the error comes from, in every run
+        self.norm = np.zeros((len(models), orders, batch, channels))
+        self.arrivals = {
+            (b, h): Arrivals(transition.frame, len(models), orders, len(transition.powers[h].C))
+            for b, h in np.ndindex(batch, 0 if by_norms else channels)
+        }
+        self.too_large = np.zeros((len(models), batch, channels), bool)
 
-    def advance(self, block: _Block, before: Array, wrong: Array | float, found: Array) -> Array:
-        """Bound on the outputs of the block, (batch, H, T).
+    def advance(self, block: _Block, wrong: Array | None, found: Array) -> Array:
+        """Bounds on the outputs of the block, (K, batch, H, T).
 
         Args:
+            wrong: errors that the input brings into the drive (K, T, batch, H, M), None for none.
             found: raised to ‖e‖₂ of every order after each step, (order, T, batch, H).
-            before: exact states entering the block (order, batch, H, M).
-            wrong: error that the input brings into the drive (T, batch, H, M).
         """
-        if self.constant is None:
-            total, norm = self._by_products(block, before, wrong)
-        else:
-            total, norm = self._by_norms(self.constant, block, before, wrong)
-        self.too_large |= (norm > block.room[:, 1:]).any(axis=(0, 1))
-        np.maximum(found, norm, out=found)
+        total, norm = (self._by_norms if self.by_norms else self._by_products)(block, wrong)
+        self.too_large |= (norm > block.room[:, 1:]).any(axis=(1, 2))
+        np.maximum(found, norm.max(axis=0, initial=0), out=found)
         return self._read_out(block, total)
 
-    def _by_products(self, block: _Block, before: Array, wrong: Array | float) -> tuple[Array, Array]:
-        """|C e| (batch, H, T) and ‖e‖₂ (order, T, batch, H), all orders carried through exact products."""
-        realization, orders = self.transition.realization, range(len(before))
-        local = np.array([self._both(self._local(p, block, before, wrong)) for p in orders])
-        out, norm = np.empty((*block.u.shape[1:], len(block.u))), np.empty((len(before), *block.u.shape))
+    def _by_products(self, block: _Block, wrong: Array | None) -> tuple[Array, Array]:
+        """|C e| (K, batch, H, T) and ‖e‖₂ (K, order, T, batch, H), all orders carried through exact products."""
+        transition, orders = self.transition, range(block.sizes.shape[1])
+        local = np.stack([self._local(p, block, wrong) for p in orders], axis=1)  # (K, order, T, batch, H, M)
+        out = np.empty((len(self.models), *block.u.shape[1:], len(block.u)))
+        norm = np.empty((len(self.models), len(orders), *block.u.shape))
         for b, h in np.ndindex(block.u.shape[1:]):
-            w = block.w[:, b, h].astype(complex)
-            w = np.concatenate([w, w.conj()], axis=-1) if realization.conjugate_pairs else w
-            M, norms, fed = self.transition.matrix[h], np.full(len(w), self.transition.norms[h]), None
+            shift = feed = None
             if self.link == "liquid":
-                M = M + w[:, :, None] * np.eye(w.shape[1])
-                norms = norms + np.abs(w).max(axis=1, initial=0)
-            elif len(before) > 1:
-                fed = w if self.link == "drive" else block.u[:, b, h].astype(complex)[:, None] * np.ones(w.shape[1])
-            out[b, h], norm[:, :, b, h] = varying_block(
-                M,
-                fed,
-                norms,
-                self.transition.C[h],
-                local[:, :, b, h],
-                self.arrivals[b, h],
-                summed=self.link == "drive",
+                shift = block.w[:, b, h].astype(complex)
+            elif len(orders) > 1:
+                feed = block.w[:, b, h].astype(complex)
+                if self.link == "input":
+                    feed = block.u[:, b, h, None].astype(float)
+            steps = Steps(transition.powers[h], shift, feed)
+            out[:, b, h], norm[..., b, h] = varying_block(
+                steps, local[:, :, :, b, h], self.arrivals[b, h], summed=self.link == "drive"
             )
         return out, norm
 
-    def _by_norms(
-        self, constant: list[ConstantBlocks], block: _Block, before: Array, wrong: Array | float
-    ) -> tuple[Array, Array]:
+    def _by_norms(self, block: _Block, wrong: Array | None) -> tuple[Array, Array]:
         """The same, with the error that an order takes from the one below by its 2-norm: cheap for many runs."""
-        total = np.zeros((*block.u.shape[1:], len(block.u)))
-        norm = np.empty((len(before), *block.u.shape))
-        source = np.zeros(block.u.shape)
-        for p in range(len(before)):
-            local = self._both(self._local(p, block, before, wrong))
+        models, (steps, batch, channels) = len(self.models), block.u.shape
+        total = np.zeros((models, batch, channels, steps))
+        norm = np.empty((models, block.sizes.shape[1], *block.u.shape))
+        source = np.zeros((models, *block.u.shape))
+        feed = np.abs(block.w if self.link == "drive" else block.u[..., None]).max(axis=-1, initial=0).astype(float)
+        for p in range(block.sizes.shape[1]):
+            local = self._local(p, block, wrong)
             out = np.empty_like(total)
-            for h, powers in enumerate(constant):
-                added = local[:, :, h].swapaxes(0, 1)
-                out[:, h], size = powers.advance(added, source[:, :, h].T, self.norm[p, :, h])
-                norm[p, :, :, h] = size.T
+            for h, powers in enumerate(self.transition.powers):
+                added = local[:, :, :, h].swapaxes(1, 2).reshape(models * batch, steps, -1)
+                entering = source[..., h].swapaxes(1, 2).reshape(-1, steps)
+                y, size = powers.advance(added, entering, self.norm[:, p, :, h].ravel())
+                out[:, :, h] = y.reshape(models, batch, steps)
+                norm[:, p, :, :, h] = size.reshape(models, batch, steps).swapaxes(1, 2)
             total = total + out if self.link == "drive" else out
-            below = np.concatenate([self.norm[p][None], norm[p, :-1]])
-            self.norm[p] = norm[p, -1]
-            feed = block.w if self.link == "drive" else block.u[..., None]
-            source = np.abs(feed).max(axis=-1, initial=0).astype(float) * below * SECOND_ORDER
+            below = np.concatenate([self.norm[:, p, None], norm[:, p, :-1]], axis=1)
+            self.norm[:, p] = norm[:, p, -1]
+            source = feed * below * SECOND_ORDER
         return total, norm
 
-    def _both(self, local: Array) -> Array:
-        pairs = self.transition.realization.conjugate_pairs
-        return np.concatenate([local, local], axis=-1) if pairs else local
-
-    def _local(self, p: int, block: _Block, before: Array, wrong: Array | float) -> Array:
-        """Componentwise bound on what each step adds to the error of order p by its own roundings, (T, batch, H, M)."""
-        unit, kappa = self.model.unit, COMPLEX_PRODUCT
-        beta = np.abs(block.w).astype(float)
-        dw = ((self.power - 1) * kappa + 1) * unit * beta + wrong
-        cap, after = block.cap(p, before), np.abs(block.after[:, p]).astype(float)
-        liquid = self.link == "liquid"
-        local = self.transition.local_error(cap, self.model, block.w if liquid else None)
-        sums = after  # what the last additions round
+    def _local(self, p: int, block: _Block, wrong: Array | None) -> Array:
+        """Componentwise bounds on what each step adds to the error of order p by itself, (K, T, batch, H, M)."""
+        transition, liquid = self.transition, self.link == "liquid"
+        cap, beta = block.cap(p), np.abs(block.w).astype(float)
+        own, coupled = transition.magnitudes(cap, block.w if liquid else None)
+        sums = block.sizes[1:, p]  # what the last additions round
         if p == 0:
-            local = local + dw + 1.5 * unit * beta
+            acting = beta if transition.dense else np.abs(transition.A + block.w).astype(float)
             sums = sums + beta
             if liquid:
-                acting = beta if self.transition.dense else np.abs(self.transition.A + block.w).astype(float)
-                local = local + (dw + unit * (acting + kappa * (beta + dw))) * cap
                 sums = sums + beta * cap
         else:
+            entering = block.cap(p - 1)
             factor = beta if self.link == "drive" else np.abs(block.u).astype(float)[..., None]
-            off = dw if self.link == "drive" else 0.0
-            entering = block.cap(p - 1, before)
-            local = local + (off + kappa * unit * (factor + off)) * entering
             sums = sums + factor * entering
-        return np.asarray((local + 2 * unit * sums) * SECOND_ORDER + 16 * cap.shape[-1] * self.model.tiny)
+        result = np.empty((len(self.models), *cap.shape))
+        for i, model in enumerate(self.models):
+            unit, kappa = model.unit, model.product
+            dw = ((self.power - 1) * kappa + 1) * unit * beta + (0.0 if wrong is None else wrong[i])
+            local = transition.rounding(own, coupled, model)
+            if p == 0:
+                local = local + dw + model.addend * unit * beta
+                if liquid:
+                    local = local + (dw + unit * (acting + kappa * (beta + dw))) * cap
+            else:
+                off = dw if self.link == "drive" else 0.0
+                local = local + (off + kappa * unit * (factor + off)) * entering
+            result[i] = (local + 2 * unit * sums) * SECOND_ORDER + 16 * cap.shape[-1] * model.tiny
+        return result
 
     def _read_out(self, block: _Block, inherited: Array) -> Array:
-        realization, model = self.transition.realization, self.model
-        modes, orders = block.w.shape[-1], block.after.shape[1]
-        summed = self.link == "drive"
-        states = np.abs(block.after).astype(float) + np.moveaxis(block.room[:, 1:, ..., None], 0, 1)
+        realization, orders = self.transition.realization, block.sizes.shape[1]
+        modes, summed = block.w.shape[-1], self.link == "drive"
+        states = block.sizes[1:] + np.moveaxis(block.room[:, 1:, ..., None], 0, 1)
         seen = states.sum(axis=1) if summed else states[:, -1]
         spread = np.moveaxis((np.abs(realization.C).astype(float) * seen).sum(axis=-1), 0, -1)
-        depth = 2 + model.depth(modes) + (orders - 1 if summed else 0)
-        own = realization.weight * depth * model.unit * spread + 4 * modes * model.tiny
-        return np.asarray((inherited + own) * SECOND_ORDER)
+        result = np.empty_like(inherited)
+        for i, model in enumerate(self.models):
+            depth = 2 + model.depth(modes) + (orders - 1 if summed else 0)
+            own = realization.weight * depth * model.unit * spread + 4 * modes * model.tiny
+            result[i] = (inherited[i] + own) * SECOND_ORDER
+        return result
 
 
 def run_matrix(
@@ -240,20 +255,32 @@ def run_matrix(
         input_error: for each model, the error of the computed input (K, batch, H, L); None = none.
         many: many short runs: bound what an order takes from the one below by norms, which is cheaper and wider.
     """
+    distinct = _distinct(models, input_error)
+    chosen = [models[i] for i in dict.fromkeys(distinct)]
+    wrong = None if input_error is None else input_error[list(dict.fromkeys(distinct))]
     transition = Transition(realization, np.result_type(u.dtype, np.complex64))
-    constant = None
-    if link is None or many:
-        constant = [ConstantBlocks(A, C) for A, C in zip(transition.matrix, transition.C, strict=True)]
-    first, found = _run(transition, constant, u, link, order, x0, models, power, input_error, None)
-    if np.isfinite(first.error).all():
-        return first
-    second, _ = _run(transition, constant, u, link, order, x0, models, power, input_error, _ALLOWANCE * found)
-    return MatrixRun(first.y, np.minimum(first.error, second.error))
+    by_norms = link is None or many
+    run, found = _run(transition, by_norms, u, link, order, x0, chosen, power, wrong, None)
+    if not np.isfinite(run.error).all():
+        second, _ = _run(transition, by_norms, u, link, order, x0, chosen, power, wrong, _ALLOWANCE * found)
+        run = MatrixRun(run.y, np.minimum(run.error, second.error))
+    places = list(dict.fromkeys(distinct))
+    return MatrixRun(run.y, run.error[[places.index(i) for i in distinct]])
+
+
+def _distinct(models: Sequence[RoundingModel], input_error: Array | None) -> list[int]:
+    """For each model the first that computes a recurrence in the same way."""
+    first: dict[Any, int] = {}
+    places = []
+    for i, m in enumerate(models):
+        brought = None if input_error is None else input_error[i].tobytes()
+        places.append(first.setdefault((m.unit, m.tiny, m.pairwise, m.fused, brought), i))
+    return places
 
 
 def _run(
     transition: Transition,
-    constant: list[ConstantBlocks] | None,
+    by_norms: bool,
     u: Array,
     link: str | None,
     order: int,
@@ -276,39 +303,43 @@ def _run(
         drive = drive * B
     x = np.zeros((order, batch, channels, B.shape[-1]), dtype)
     x[0] = x0
-    runs = [_ErrorRun(transition, constant, model, link, power, x.shape) for model in models]
+    run = _ErrorRun(transition, models, link, power, x.shape, by_norms)
     y = np.zeros((batch, channels, length), u.dtype)
     error = np.zeros((len(models), batch, channels, length))
     # An error may appear before any state does: from underflow, or in an order whose state is still zero.
     floor = 2.0**40 * max((m.tiny for m in models), default=0.0)
-    largest = np.maximum(np.abs(x).max(axis=(0, 3), initial=0).astype(float), floor)  # (batch, H)
+    size = np.abs(x).astype(float)
+    largest = np.maximum(size.max(axis=(0, 3), initial=0), floor)  # (batch, H)
     found = np.zeros((order, length + 1, batch, channels))
     for start in range(0, length, error_transport.BLOCK):
         part = slice(start, min(length, start + error_transport.BLOCK))
         inputs = np.moveaxis(u[..., part], -1, 0)  # (T, batch, H)
         w = drive * inputs[..., None]
         after = np.empty((len(w), *x.shape), dtype)
-        room = np.empty((order, len(w) + 1, batch, channels))
-        before, room[:, 0] = x, _GUESS * largest
         for t in range(len(w)):
             moved = transition.apply(x)
             moved[0] += w[t] * x[0] + w[t] if link == "liquid" else w[t]
             if order > 1:
                 moved[1:] += (w[t] if link == "drive" else inputs[t][..., None]) * x[:-1]
             x = after[t] = moved
-            largest = np.maximum(largest, np.abs(x).max(axis=(0, 3), initial=0))
-            room[:, t + 1] = _GUESS * largest
-        if allowed is not None:
-            room = allowed[:, start : start + len(w) + 1] + floor
-        block = _Block(w, inputs, after, room)
         outputs = after.sum(axis=1) if link == "drive" else after[:, -1]
         terms = C.real * outputs.real - C.imag * outputs.imag
         y[..., part] = np.moveaxis(realization.weight * terms.sum(axis=-1), 0, -1)
-        for i, run in enumerate(runs):
-            wrong: Array | float = 0.0
-            if input_error is not None:
-                wrong = np.abs(drive).astype(float) * np.moveaxis(input_error[i][..., part], -1, 0)[..., None]
-            error[i][..., part] = run.advance(block, before, wrong, found[:, start + 1 : start + 1 + len(w)])
-    for i, run in enumerate(runs):
-        error[i][run.too_large] = np.inf
+        if not models:
+            continue
+        sizes = np.concatenate([size[None], np.abs(after).astype(float)])
+        size = sizes[-1]
+        grown = np.maximum.accumulate(
+            np.maximum(sizes.max(axis=(1, 4), initial=0), largest), axis=0
+        )  # (T + 1, batch, H)
+        largest = grown[-1]
+        room = np.broadcast_to(_GUESS * grown, (order, *grown.shape))
+        if allowed is not None:
+            room = allowed[:, start : start + len(w) + 1] + floor
+        wrong = None
+        if input_error is not None:
+            wrong = np.abs(drive).astype(float) * np.moveaxis(input_error[..., part], -1, 1)[..., None]
+        inside = found[:, start + 1 : start + 1 + len(w)]
+        error[..., part] = run.advance(_Block(w, inputs, sizes, room), wrong, inside)
+    error[run.too_large] = np.inf
     return MatrixRun(y, error), found

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import convolution, correlation
+from . import convolution, correlation, scan_bounds
 from .kernel_error import kernel_error
 from .matrix_recurrence import run_matrix
 from .metrics import norm2
 from .realization import Realization
-from .rounding import COMPLEX_PRODUCT, INFLATION, RoundingModel
-from .scalar_recurrence import Drive, cascade_states, chunks, liquid_states, read_out, units
+from .rounding import INFLATION, RoundingModel
+from .scalar_recurrence import Drive, chunks, constants, read_out, units
 
 Array = npt.NDArray[Any]
 
@@ -93,7 +94,8 @@ def reference(
             modes have, is computed once.
 
     Raises:
-        ValueError: an unknown mode, a mode that the structure does not have, or a model finer than `dtype`.
+        ValueError: an unknown mode, a mode that the structure does not have, a model finer than `dtype`, or a
+            model with scan='any' where a coupled transition (`dplr`, `dense`) has to be scanned.
     """
     own = RoundingModel.of_dtype(dtype)
     if any(m.unit < own.unit for m in models):
@@ -128,6 +130,8 @@ def reference(
     bounds = tuple(Bound(c, n) for c, n in zip(componentwise, normwise, strict=True))
     return Reference(value, bounds[0].componentwise, bounds[1:])
 
+
+_WINDOW_ELEMENTS = 1 << 17  # states of all steps of the windows that are run together: few enough for the cache
 
 # value (batch, H, L), componentwise errors (K, batch, H, L), normwise errors (K, batch, H)
 Term = tuple[Array, Array, Array]
@@ -167,6 +171,12 @@ class _Run:
         start = self.x0 if power == 1 else np.zeros_like(self.x0)
         nothing = np.zeros((len(self.models), *u.shape[:2]))
         if not self.scalar:
+            if any(m.scan == "any" and not (link is None and m.fft) for m in self.models):
+                raise ValueError(
+                    f"a rounding model has scan='any', but a bound for scans in any order is derived for diagonal and "
+                    f"mimo realizations, not for {self.r.structure!r}; give scan='sequential' if the backend runs this "
+                    "structure in the order of time, else compare with a tolerance of your own"
+                )
             run = run_matrix(
                 self.r, u, link, order, start, self.models, power=power, input_error=input_error, many=many
             )
@@ -179,10 +189,10 @@ class _Run:
         drives = self._drives(u, power, input_error)
         blocks: Iterator[tuple[slice, Array, Array]]
         if link == "liquid":
-            blocks = liquid_states(A, drives, start, self.models)
+            blocks = scan_bounds.liquid_states(A, drives, start, self.models, u.shape[-1])
         else:
             inputs = np.moveaxis(u, -1, 0)[..., None] if link == "input" else None
-            pieces = cascade_states(A, drives, inputs, order, start, self.models)
+            pieces = scan_bounds.cascade_states(A, drives, inputs, order, start, self.models, u.shape[-1])
             blocks = (
                 (p, x.sum(axis=0), E.sum(axis=1)) if link == "drive" else (p, x[-1], E[:, -1]) for p, x, E in pieces
             )
@@ -200,6 +210,7 @@ class _Run:
         for part in chunks(u.shape[-1], self.x0.size):
             inputs = time_first[part]
             unit, tiny = units(self.models, inputs.ndim + 1)
+            kappa, _ = constants(self.models, inputs.ndim + 1)
             if self.r.structure == "mimo":
                 w = np.einsum("mh,tbh->tbm", B, inputs)[:, :, None]
                 size = np.einsum("mh,tbh->tbm", np.abs(B).astype(float), np.abs(inputs).astype(float))[:, :, None]
@@ -207,7 +218,7 @@ class _Run:
                 error = correlation.count(roundings, unit) * size + 2 * inputs.shape[-1] * tiny
             else:
                 w = powered * inputs[..., None]
-                error = ((power - 1) * COMPLEX_PRODUCT + 1) * unit * (1 + 8 * power * unit) * np.abs(w) + 2 * tiny
+                error = ((power - 1) * kappa + 1) * unit * (1 + 8 * power * unit) * np.abs(w) + 2 * tiny
                 if input_error is not None:
                     wrong = np.moveaxis(input_error[..., part], -1, 1)[..., None]  # (K, T, batch, H, 1)
                     error = error + np.abs(powered) * wrong * (1 + 8 * power * unit)
@@ -229,14 +240,15 @@ class _Run:
         return y, error, normwise
 
     def _kernel(self, length: int, power: int, model: RoundingModel) -> tuple[Array, Array]:
-        """Kernel (H, length) in float64 and the componentwise error of the computed one."""
-        kernel, _ = convolution.kernel_and_size(self.r, length, power)
-        if not model.fft:  # the backend reads the kernel off the recurrence
-            impulse = np.zeros((1, self.r.n_channels, length), self.u.dtype)
-            impulse[..., :1] = 1
-            single = _Run(self.r, impulse, (model,), None)
-            return kernel, single.recurrence(None, 1, power)[1][0, 0]
-        return kernel, kernel_error(self.r, length, power, model)
+        """Kernel (H, length) in float64 and the componentwise error of the computed one; not to be written to."""
+        if model.fft:
+            return _kernel_and_error(self.r, length, power, model)
+        # the backend reads the kernel off the recurrence
+        kernel = _kernel_values(self.r, length, power)
+        impulse = np.zeros((1, self.r.n_channels, length), self.u.dtype)
+        impulse[..., :1] = 1
+        single = _Run(self.r, impulse, (model,), None)
+        return kernel, single.recurrence(None, 1, power)[1][0, 0]
 
     def correlation_terms(self, mode: str, order: int, correlations: str, window: int | None) -> list[Term]:
         """The terms of order 2 … P of `kb` or `pb`."""
@@ -247,14 +259,14 @@ class _Run:
             return [self._windowed_chain(p, window) for p in orders]
         if mode == "pb" and correlations == "all":
             if window is None:
-                values, errors = correlation.elementary(self.u, order, self.models)
+                values, errors = scan_bounds.elementary(self.u, order, self.models)
             else:
                 values, errors = correlation.windowed_elementary(self.u, order, window, self.models)
             return [self._scaled(p, values[p - 1], errors[p - 1]) for p in orders]
         values, errors = correlation.adjacent_products(self.u, order, self.models)
         if mode == "pb":
             if window is None:
-                values, errors = correlation.running_sums(values, errors, self.models)
+                values, errors = scan_bounds.running_sums(values, errors, self.models)
             else:
                 values, errors = correlation.windowed_sums(values, errors, window, self.models)
             return [self._scaled(p, values[p - 1], errors[p - 1]) for p in orders]
@@ -274,9 +286,9 @@ class _Run:
         errors = np.empty((len(self.models), *y.shape))
         for i, model in enumerate(self.models):
             inner = model.kernel_unit or model.unit
-            roundings = (power + 1) * COMPLEX_PRODUCT + 3 + model.depth(B.shape[-1])
+            roundings = (power + 1) * model.product + 3 + model.depth(B.shape[-1])
             if model.fft:
-                roundings = COMPLEX_PRODUCT * (power + 2) + 2 * B.shape[-1] + 2
+                roundings = model.product * (power + 2) + 2 * B.shape[-1] + 2
             wrong = roundings * inner * (1 + 2.0**-10) * size
             if inner != model.unit:
                 wrong = wrong + model.unit * (np.abs(factor).astype(float) + wrong)
@@ -326,7 +338,7 @@ class _Run:
         sizes = sizes * self.r.weight
         errors = np.empty((len(self.models), *value.shape))
         for i, model in enumerate(self.models):
-            roundings = window * (COMPLEX_PRODUCT + 2) + power * (2 * COMPLEX_PRODUCT + 2) + COMPLEX_PRODUCT
+            roundings = window * (model.product + 2) + power * (2 * model.product + 2) + model.product
             roundings += 3 + model.depth(B.shape[-1])
             errors[i] = correlation.count(roundings, np.array(model.unit)) * sizes + window * 16 * model.tiny
         return value, errors * INFLATION, np.zeros((len(self.models), *value.shape[:2]))
@@ -338,9 +350,16 @@ class _Run:
         # every window becomes a batch row; its last output is the value wanted
         rows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)  # (batch, H, L, window)
         rows = np.moveaxis(rows, 2, 1).reshape(batch * length, channels, window)
-        run = _Run(self.r, np.ascontiguousarray(rows), self.models, None).recurrence("input", power, power, many=True)
-        y = np.moveaxis(run[0][..., -1].reshape(batch, length, channels), 1, -1)
-        error = np.moveaxis(run[1][..., -1].reshape(len(self.models), batch, length, channels), 2, -1)
+        last = np.empty((len(rows), channels), self.u.dtype)
+        bound = np.empty((len(self.models), len(rows), channels))
+        together = max(1, _WINDOW_ELEMENTS // (rows[0].size * self.x0.shape[-1]))
+        for first in range(0, len(rows), together):
+            part = slice(first, first + together)
+            run = _Run(self.r, np.ascontiguousarray(rows[part]), self.models, None)
+            values, errors, _ = run.recurrence("input", power, power, many=True)
+            last[part], bound[:, part] = values[..., -1], errors[..., -1]
+        y = np.moveaxis(last.reshape(batch, length, channels), 1, -1)
+        error = np.moveaxis(bound.reshape(len(self.models), batch, length, channels), 2, -1)
         return y, error, np.zeros((len(self.models), batch, channels))
 
     def sum(self, terms: Sequence[Term]) -> Term:
@@ -352,6 +371,17 @@ class _Run:
             error = (error + term[1]) * (1 + 2 * unit) + unit * np.abs(value).astype(float)
             normwise = (normwise + term[2]) * (1 + 2 * unit[..., 0])
         return value, error * INFLATION, normwise
+
+
+# Modes share kernels; a realization is its own key, since its arrays do not change.
+@lru_cache(maxsize=16)
+def _kernel_values(realization: Realization, length: int, power: int) -> Array:
+    return convolution.kernel_and_size(realization, length, power)[0]
+
+
+@lru_cache(maxsize=16)
+def _kernel_and_error(realization: Realization, length: int, power: int, model: RoundingModel) -> tuple[Array, Array]:
+    return _kernel_values(realization, length, power), kernel_error(realization, length, power, model)
 
 
 def _sliding_chain(A: Array, u: Array, power: int, window: int, output: Array) -> Array:

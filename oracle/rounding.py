@@ -9,13 +9,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-# One complex product in floating point has relative error at most √5·u, and 2u where the compiler
-# fuses multiply and add (Brent, Percival, Zimmermann 2007; Jeannerod, Kornerup, Louvet, Muller 2017).
+# One complex product in floating point has relative error at most √5·u if nothing is contracted, 2u if each part
+# is one fused multiply-add (Brent, Percival, Zimmermann 2007; Jeannerod, Kornerup, Louvet, Muller 2017), and at
+# most √5·u if only one part is (docs/bounds.md, local facts).
 COMPLEX_PRODUCT = sqrt(5.0)
+FUSED_PRODUCT = 2.0
 
-# The same product added to a number part by part, as LAPACK's substitution may do: √2 from the four real
-# products, 1 from the partial sums (docs/bounds.md).
-ACCUMULATED_PRODUCT = 1 + sqrt(2.0)
+# The same product zw added to a number v part by part, as LAPACK's substitution may do, fused or not: the share
+# of |zw| is at most √5 as well, and |v| loses ADDEND units besides (docs/bounds.md, local facts).
+ACCUMULATED_PRODUCT = sqrt(5.0)
+ADDEND = 1.0
 
 # The bounds themselves are computed in floating point; each factor carries this much room, more than
 # the few roundings (2^-53 each) that went into it.
@@ -33,9 +36,14 @@ class RoundingModel:
         fft: the linear term and other convolutions are kernel and FFT; else recurrence and direct sums.
         kernel_unit: unit roundoff of the precision in which kernels are computed before they are
             rounded to the working one.
-        fused: multiply and add are contracted (True), never (False), or it is not known (None).
+        fused: multiply and add are contracted (True), never (False), or it is not known (None).  True: of the
+            products that a step adds up, each is one fused multiply-add with what it is added to, except the
+            innermost.  False: every product and sum is rounded by itself, and a complex product is formed whole
+            before it is added to anything.  None: either, or a mixture.
         scan: recurrences run in the order of time, or as a scan bracketed in any way (tree, chunks).
         powers: powers of Ā are products, or exponentials exp(i log ā).
+        scan_chunk: with scan='any', a number of steps after which, counted from the first, a state is passed on in
+            the order of time: bracketings are any inside these chunks; None where that is not so.
     """
 
     unit: float
@@ -46,6 +54,15 @@ class RoundingModel:
     fused: bool | None = None
     scan: Literal["sequential", "any"] = "sequential"
     powers: Literal["products", "exponentials"] = "products"
+    scan_chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scan not in ("sequential", "any"):
+            raise ValueError(f"scan={self.scan!r} is unknown; allowed: sequential, any")
+        if self.scan_chunk is not None and (self.scan != "any" or self.scan_chunk < 1):
+            raise ValueError(
+                f"scan_chunk={self.scan_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with scan='any'"
+            )
 
     @classmethod
     def of_dtype(
@@ -58,11 +75,24 @@ class RoundingModel:
         fused: bool | None = None,
         scan: Literal["sequential", "any"] = "sequential",
         powers: Literal["products", "exponentials"] = "products",
+        scan_chunk: int | None = None,
     ) -> RoundingModel:
         """The model of a real floating dtype, round to nearest."""
         kernel_unit = None if kernel_dtype is None else unit_roundoff(kernel_dtype)
         tiny = float(np.finfo(dtype).smallest_subnormal)
-        return cls(unit_roundoff(dtype), tiny, pairwise, fft, kernel_unit, fused, scan, powers)
+        return cls(unit_roundoff(dtype), tiny, pairwise, fft, kernel_unit, fused, scan, powers, scan_chunk)
+
+    @property
+    def product(self) -> float:
+        """κ: one complex product is off by at most κ u |zw|, formed by itself or accumulated."""
+        if self.fused is None:
+            return max(COMPLEX_PRODUCT, ACCUMULATED_PRODUCT)
+        return FUSED_PRODUCT if self.fused else COMPLEX_PRODUCT
+
+    @property
+    def addend(self) -> float:
+        """α: a complex product that is added to v part by part costs α u |v| besides."""
+        return 0.0 if self.fused is False else ADDEND
 
     def depth(self, terms: int) -> int:
         """Rounded additions that a term of a sum may pass through."""

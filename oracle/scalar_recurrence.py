@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .rounding import ACCUMULATED_PRODUCT, COMPLEX_PRODUCT, INFLATION, RoundingModel
+from .rounding import COMPLEX_PRODUCT, INFLATION, RoundingModel
 
 Array = npt.NDArray[Any]
 
@@ -43,6 +43,15 @@ def units(models: Sequence[RoundingModel], ndim: int) -> tuple[Array, Array]:
     )
 
 
+def constants(models: Sequence[RoundingModel], ndim: int) -> tuple[Array, Array]:
+    """(κ, α) of each model, `product` and `addend`, in the same shape."""
+    shape = (len(models),) + (1,) * ndim
+    return (
+        np.array([m.product for m in models]).reshape(shape),
+        np.array([m.addend for m in models]).reshape(shape),
+    )
+
+
 def chunks(length: int, elements: int) -> Iterator[slice]:
     """Consecutive slices of the time axis such that a chunk of states fits into the cache."""
     size = max(1, _CHUNK_ELEMENTS // max(1, elements))
@@ -55,11 +64,12 @@ def liquid_states(
 ) -> Iterator[tuple[slice, Array, Array]]:
     """x_k = (Ā + w_k) x_{k-1} + w_k chunk by chunk: (slice, x (T, …, M), E (K, T, …, M)).
 
-    E_k = |a_k| E_{k-1} + u[(|a_k| + |w_k|)|x_{k-1}| + (1 + √2)(|a_k||x_{k-1}| + |w_k|) + |x_k|] to first
+    E_k = |a_k| E_{k-1} + u[(|a_k| + |w_k|)|x_{k-1}| + κ|a_k||x_{k-1}| + (1 + α)|w_k| + |x_k|] to first
     order; the second order is in the factors below.
     """
     x, E = x0, np.zeros((len(models), *x0.shape))
     u, tiny = units(models, x0.ndim + 1)
+    kappa, addend = constants(models, x0.ndim + 1)
     for part, w in drive:
         a = A + w.value
         states = np.empty_like(a)
@@ -68,12 +78,13 @@ def liquid_states(
             before[t] = x
             x = a[t] * x + w.value[t]
             states[t] = x
-        alpha, beta, dw = _size(a), _size(w.value), w.error
+        alpha, beta, dw = size(a), size(w.value), w.error
         da = dw + u * (alpha + dw)
-        product = ACCUMULATED_PRODUCT * u * (alpha + da)
-        gain = (1 + 2 * u) * (alpha + 2 * (da + product)) * INFLATION
-        local = (1 + 2 * u) * ((da + product) * _size(before) + dw + np.sqrt(2) * u * (beta + dw))
-        local = (local + 2 * u * _size(states) + 8 * tiny) * INFLATION
+        product = kappa * u * (alpha + da)
+        # of second order in u, so the largest κ serves all
+        gain = (1 + 2 * u) * (alpha + 2 * (da + COMPLEX_PRODUCT * u * (alpha + da))) * INFLATION
+        local = (1 + 2 * u) * ((da + product) * size(before) + dw + addend * u * (beta + dw))
+        local = (local + u * size(states) + 8 * tiny) * INFLATION
         errors = np.empty_like(local)
         for t in range(len(a)):
             E = gain[:, t] * E + local[:, t]
@@ -102,33 +113,41 @@ def cascade_states(
     x[0] = x0
     E = np.zeros((len(models), order, *x0.shape))
     u, tiny = units(models, x0.ndim + 1)
-    alpha = _size(A)
-    # ā x: error inherited, √5 u from the product, which acts on |x| + 2E
+    product, addend = constants(models, x0.ndim + 1)
+    alpha = size(A)
+    # ā x: error inherited, κ u from the product, which acts on |x| + 2E; the largest κ serves all
     keep = (1 + 2 * u[:, 0]) * alpha * (1 + 2 * COMPLEX_PRODUCT * u[:, 0]) * INFLATION
     for part, w in drive:
-        entry, dl, kappa = (w.value, w.error, COMPLEX_PRODUCT) if link is None else (link[part], 0 * u, 1.0)
-        size = w.value.shape[0]
+        entry, dl, kappa = (w.value, w.error, product) if link is None else (link[part], 0 * u, np.ones_like(u))
+        steps = w.value.shape[0]
         states = np.empty((order, *w.value.shape), x0.dtype)
         before = np.empty_like(states)
-        for t in range(size):
+        for t in range(steps):
             before[:, t] = x
             fed = A * x
             fed[0] += w.value[t]
             fed[1:] += entry[t] * x[:-1]
             x = fed
             states[:, t] = x
-        beta, dw = _size(w.value), w.error
-        lam, absx = _size(entry), _size(before)
+        beta, dw = size(w.value), w.error
+        lam, absx = size(entry), size(before)
         rounded_link = (1 + 2 * u) * (dl + kappa * u * (lam + dl))  # on |x| + 2E of the order below
-        feed = (1 + 2 * u) * (lam + 2 * rounded_link) * INFLATION
+        feed = (1 + 2 * u) * (lam + 2 * (dl + COMPLEX_PRODUCT * u * (lam + dl))) * INFLATION
         local = np.empty((len(models), order, *w.value.shape))
-        own = (1 + 2 * u) * COMPLEX_PRODUCT * u * alpha
+        own = (1 + 2 * u) * product * u * alpha
         for p in range(order):
-            entering = dw + np.sqrt(2) * u * (beta + dw) if p == 0 else rounded_link * absx[p - 1]
-            local[:, p] = own * absx[p] + (1 + 2 * u) * entering + 2 * u * _size(states[p]) + 16 * tiny
+            # what may be added to before the other product is: w, the chain's real product, or either of two
+            if p == 0:
+                entering, held = dw, beta + dw
+            else:
+                entering, held = rounded_link * absx[p - 1], lam * absx[p - 1]
+                if link is None:
+                    held = np.maximum(held, alpha * absx[p])
+            entering = (1 + 2 * u) * (entering + addend * u * held)
+            local[:, p] = own * absx[p] + entering + u * size(states[p]) + 16 * tiny
         local *= INFLATION
         errors = np.empty_like(local)
-        for t in range(size):
+        for t in range(steps):
             grown = keep[:, None] * E + local[:, :, t]
             grown[:, 1:] += feed[:, None, t] * E[:, :-1]
             E = grown
@@ -149,15 +168,15 @@ def read_out(
         y (…) and errors (K, …).
     """
     y = weight * (C.real * x.real - C.imag * x.imag).sum(axis=-1)
-    size = _size(C)
+    modulus = size(C)
     u, tiny = units(models, y.ndim)
     rounded = np.array([2 + m.depth(C.shape[-1]) + additions for m in models]).reshape(u.shape) * u
-    inherited = (size * E).sum(axis=-1)
-    spread = (size * _size(x)).sum(axis=-1)
+    inherited = (modulus * E).sum(axis=-1)
+    spread = (modulus * size(x)).sum(axis=-1)
     error = weight * (inherited * (1 + 2 * rounded) + rounded * (1 + rounded) * spread) + 4 * C.shape[-1] * tiny
     return y, error * INFLATION
 
 
-def _size(z: Array) -> Array:
+def size(z: Array) -> Array:
     """|z| in float64, rounded up enough to be an upper bound of the value in any working dtype."""
     return np.asarray(np.abs(z), np.float64) * INFLATION

@@ -85,3 +85,38 @@ def test_errors_beyond_the_derivation_are_infinite_not_small(monkeypatch):
     monkeypatch.setattr(matrix_recurrence, "_ALLOWANCE", 0.5)
     _, _, found = run("dense", "liquid", 1)
     assert np.isinf(found.error).all()
+
+
+@pytest.mark.parametrize("structure", ["dense", "dplr"])
+@pytest.mark.parametrize(("link", "order"), [(None, 1), ("liquid", 1), ("drive", 2), ("input", 3)])
+def test_models_are_bounded_side_by_side_as_alone(structure, link, order):
+    """Products are shared by all models, and models that compute in the same way are bounded once."""
+    system = realization_of(random_system(structure, n_channels=2, n_modes=4, decay=0.05, drive=0.2))
+    rng = np.random.default_rng(0)
+    u, x0 = rng.normal(size=(2, 2, 150)), np.zeros((2, 2, 4))
+    models = [
+        RoundingModel.of_dtype("float32"),
+        MODEL,
+        RoundingModel.of_dtype("float32", pairwise=True, fft=True),
+        RoundingModel.of_dtype("float32", pairwise=True, fused=True),
+        MODEL,
+    ]
+    wrong = 1e-6 * rng.random((5, *u.shape))
+    wrong[2] = wrong[1]
+    for error in (None, wrong):
+        together = run_matrix(system, u, link, order, x0, models, input_error=error).error
+        for i, model in enumerate(models):
+            alone = run_matrix(system, u, link, order, x0, [model], input_error=None if error is None else error[[i]])
+            # sums of the same numbers, in another order where arrays have another shape
+            assert np.allclose(alone.error[0], together[i], rtol=2.0**-40)
+        assert np.array_equal(together[1], together[2])
+        if error is None:  # the order of sums is unknown; products are contracted (order p is 0 before step p)
+            assert np.all(together[0] > together[1])
+            assert np.all(together[3][..., order:] < together[1][..., order:])
+
+
+def test_a_run_without_models_has_no_bounds():
+    system = realization_of(random_system("dplr", n_channels=1, n_modes=3))
+    found = run_matrix(system, np.ones((1, 1, 70)), "liquid", 1, np.zeros((1, 1, 3)), [])
+    assert found.error.shape == (0, 1, 1, 70)
+    assert np.isfinite(found.y.astype(float)).all()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from liquid_ssm.oracle import reference as reference_module
 from liquid_ssm.oracle.enclosure import enclose
 from liquid_ssm.oracle.metrics import absolute_error
 from liquid_ssm.oracle.realization import Realization
@@ -102,6 +103,45 @@ def test_an_fft_bound_is_normwise_and_the_others_are_not():
     assert direct.is_componentwise
     assert not fft.is_componentwise
     assert fft.units(np.zeros_like(u)) == 0
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "mimo", "dplr", "dense"])
+@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb"])
+def test_what_is_known_of_contraction_only_tightens_a_bound(structure, mode):
+    if structure == "mimo" and mode in ("kb", "pb"):
+        pytest.skip("a mode that mimo does not have")
+    system = realization_of(random_system(structure, decay=0.1, drive=0.2))
+    u = np.random.default_rng(0).normal(size=(1, 2, 40))
+    models = [RoundingModel.of_dtype("float32", pairwise=True, fused=fused) for fused in (None, False, True)]
+    found = reference(system, u, mode, models=models, dtype=np.float64)
+    unknown, separate, fused = (bound.componentwise for bound in found.bounds)
+    assert np.all(separate <= unknown)
+    # from rest, the first step multiplies nothing
+    assert np.all(fused <= unknown)
+    assert np.all(fused[..., 1:] < unknown[..., 1:])
+
+
+def test_a_window_as_long_as_the_signal_has_the_bound_of_the_chain():
+    """The bounds of `kb` with a window belong to its last step; norms make them somewhat wider."""
+    system = realization_of(random_system("dplr", n_channels=2, decay=0.1, drive=0.2))
+    u = np.random.default_rng(0).normal(size=(1, 2, 40))
+    options = {"models": [RoundingModel.of_dtype("float32", pairwise=True)]}
+    whole, window = (reference(system, u, "kb", window=window, **options) for window in (None, 40))
+    assert np.abs(whole.value - window.value).max() <= (whole.radius + window.radius).max()
+    ratio = window.bounds[0].componentwise / whole.bounds[0].componentwise
+    assert ratio.min() >= 1 - 2.0**-6
+    assert ratio.max() < 3
+
+
+def test_windows_that_are_run_in_pieces_are_those_run_together(monkeypatch):
+    system = realization_of(random_system("dplr", n_channels=2))
+    u = np.random.default_rng(0).normal(size=(2, 2, 40))
+    options = {"window": 5, "models": [RoundingModel.of_dtype("float32", pairwise=True)]}
+    whole = reference(system, u, "kb", **options)
+    monkeypatch.setattr(reference_module, "_WINDOW_ELEMENTS", 7 * u[0, :, :5].size * system.n_modes)
+    pieces = reference(system, u, "kb", **options)
+    assert np.array_equal(whole.value, pieces.value)
+    assert np.allclose(whole.bounds[0].componentwise, pieces.bounds[0].componentwise, rtol=2.0**-40)
 
 
 def test_a_shared_linear_term_changes_nothing():

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from liquid_ssm.oracle.rounding import COMPLEX_PRODUCT, RoundingModel, unit_roundoff
+from liquid_ssm.oracle.rounding import (
+    ACCUMULATED_PRODUCT,
+    ADDEND,
+    COMPLEX_PRODUCT,
+    FUSED_PRODUCT,
+    RoundingModel,
+    unit_roundoff,
+)
 
 
 def test_unit_roundoffs():
@@ -31,3 +38,92 @@ def test_the_constant_of_the_complex_product_holds_and_is_tight():
     units = np.abs(z.astype(complex) - wide) / np.abs(wide) * 2.0**24
     assert units.max() <= COMPLEX_PRODUCT
     assert units.max() >= COMPLEX_PRODUCT / 4
+
+
+# Arithmetic of BITS bits, products and sums of which are exact in float64: every contraction can be played.
+BITS = 9
+U = 2.0**-BITS
+
+
+def rn(x):
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.rint(np.ldexp(mantissa, BITS)), exponent - BITS)
+
+
+def operands(seed, n=200_000):
+    """Four parts each of z, w and v: random signs, mantissas and scales, half of them near the known worst cases."""
+    rng = np.random.default_rng(seed)
+    parts = rn(rng.choice([-1, 1], (6, n)) * (1 + rng.random((6, n)) * rng.choice([1, 2.0**-5], n)))
+    parts[4:] *= rng.choice([0, 0.5, 1, 4], n)
+    return parts * np.where(rng.random((6, n)) < 0.2, 2.0 ** rng.integers(-4, 1, (6, n)), 1)
+
+
+def product_part(p, q, fused, first):
+    """fl(p + q) of two exact products: the one named `first` is rounded, the other one too unless fused."""
+    inner, outer = (p, q) if first else (q, p)
+    return rn(rn(inner) + (outer if fused else rn(outer)))
+
+
+def added_part(p, q, v, fused, first):
+    """fl(v + p + q), the product named `first` is added first; fused is one flag for each of both additions."""
+    inner, outer = (p, q) if first else (q, p)
+    partial = rn(v + (inner if fused[0] else rn(inner)))
+    return rn(partial + (outer if fused[1] else rn(outer)))
+
+
+BOTH = (False, True)
+
+
+def modulus(re, im):
+    return np.hypot(re, im)
+
+
+@pytest.mark.parametrize(
+    ("real", "imaginary", "constant"),
+    [(False, False, COMPLEX_PRODUCT), (True, True, FUSED_PRODUCT), (True, False, COMPLEX_PRODUCT)],
+)
+def test_constants_of_a_product_hold_however_it_is_contracted(real, imaginary, constant):
+    """Each part with or without contraction, either of its products being the one that is fused."""
+    a, b, c, d, *_ = operands(0)
+    size = modulus(a, b) * modulus(c, d)
+    worst = 0.0
+    for i, j in [(i, j) for i in BOTH for j in BOTH]:
+        re, im = product_part(a * c, -b * d, real, i), product_part(a * d, b * c, imaginary, j)
+        worst = max(worst, (modulus(re - (a * c - b * d), im - (a * d + b * c)) / size).max() / U)
+    assert worst <= constant
+    assert worst >= 0.8 * constant
+
+
+@pytest.mark.parametrize(
+    ("fused", "constant"),
+    [((False, False), ACCUMULATED_PRODUCT), ((True, False), ACCUMULATED_PRODUCT), ((True, True), FUSED_PRODUCT)],
+)
+def test_constants_of_an_accumulated_product_hold_however_it_is_contracted(fused, constant):
+    a, b, c, d, e, f = operands(1)
+    size = modulus(a, b) * modulus(c, d)
+    for i, j in [(i, j) for i in BOTH for j in BOTH]:
+        re, im = added_part(a * c, -b * d, e, fused, i), added_part(a * d, b * c, f, fused, j)
+        error = modulus(re - (e + a * c - b * d), im - (f + a * d + b * c))
+        # the last addition rounds its result; (1 + 2u) is the room for second order that the bounds take
+        allowed = U * (constant * size + ADDEND * modulus(e, f)) * (1 + 2 * U) + U * modulus(re, im)
+        assert np.all(error <= allowed)
+        # without what the addend costs the bound would be wrong
+        assert np.any(error > U * size * constant * 0.8 + U * modulus(re, im))
+
+
+def test_models_know_their_constants():
+    assert pytest.approx([COMPLEX_PRODUCT**2, ACCUMULATED_PRODUCT**2, FUSED_PRODUCT, ADDEND]) == [5, 5, 2, 1]
+    unknown, separate, fused = (RoundingModel.of_dtype("float32", fused=f) for f in (None, False, True))
+    assert (separate.product, separate.addend) == (COMPLEX_PRODUCT, 0)
+    assert (fused.product, fused.addend) == (FUSED_PRODUCT, ADDEND)
+    assert unknown.product == max(separate.product, fused.product, ACCUMULATED_PRODUCT)
+    assert unknown.addend == max(separate.addend, fused.addend)
+
+
+def test_bad_scans_are_named():
+    with pytest.raises(ValueError, match="scan='tree' is unknown; allowed: sequential, any"):
+        RoundingModel.of_dtype("float32", scan="tree")
+    with pytest.raises(ValueError, match="scan_chunk=0 with scan='any'"):
+        RoundingModel.of_dtype("float32", scan="any", scan_chunk=0)
+    with pytest.raises(ValueError, match="scan_chunk=8 with scan='sequential'"):
+        RoundingModel.of_dtype("float32", scan_chunk=8)
