@@ -43,7 +43,8 @@ default_role = "code"
 
 # Names of other projects, without a network to fetch their inventories; bare names, which annotations that are only
 # imported for the type checker leave unresolved.
-nitpick_ignore_regex = [(r"py:.*", r"\w+|(flint|mpmath|numpy|np|npt|scipy|typer|collections|os|pathlib|typing)\..*")]
+_OTHERS = "flint|hypothesis|mpmath|numpy|np|npt|scipy|typer|collections|os|pathlib|typing"
+nitpick_ignore_regex = [(r"py:.*", rf"\w+|({_OTHERS})\..*")]
 
 GENERATED = Path(__file__).parent / "_generated"
 # Its own modules, such as published_code.

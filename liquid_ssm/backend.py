@@ -91,6 +91,8 @@ class Arithmetic:
         scan: `sequential` where recurrences run in the order of time, `any` where the scan may be
             bracketed in another way (tree, chunks).
         powers: `products` where powers of Ā are products, `exponentials` for exp(i log ā).
+        scan_chunk: with `scan='any'`, a number of steps after which the state is passed on in the order of
+            time; None where that is not so.
     """
 
     summation: Literal["pairwise", "any"] = "any"
@@ -98,6 +100,7 @@ class Arithmetic:
     fused: bool | None = None
     scan: Literal["sequential", "any"] = "sequential"
     powers: Literal["products", "exponentials"] = "products"
+    scan_chunk: int | None = None
 
 
 class Backend(ABC):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .apply import apply, problem_of
 from .errors import OracleInconclusive, ParameterError
+from .modes import linear_method
 from .problem import ModeSpec, Problem
 from .registry import get_backend, rejection
 
@@ -76,7 +77,18 @@ def rounding_model(backend: Any, problem: Problem) -> RoundingModel:
         fused=backend.arithmetic.fused,
         scan=backend.arithmetic.scan,
         powers=backend.arithmetic.powers,
+        scan_chunk=backend.arithmetic.scan_chunk,
     )
+
+
+def has_bound(backend: Any, problem: Problem) -> bool:
+    """Whether the oracle has a bound for this way of computing: see `NO_SCAN_BOUND`."""
+    if backend.arithmetic.scan == "sequential" or problem.structure in ("diagonal", "mimo"):
+        return True
+    return problem.spec.mode == "s4" and linear_method(problem, backend) == "convolution"
+
+
+NO_SCAN_BOUND = "no error bound is derived for dplr and dense scans in another order than that of time"
 
 
 def options(spec: ModeSpec) -> dict[str, Any]:
@@ -93,7 +105,8 @@ def mode_rows(
 
     problem = problem_of(case.system, case.u, spec)
     reasons = {name: rejection(name, problem) for name in names}
-    able = [name for name in names if reasons[name] is None]
+    unbounded = {name for name in names if reasons[name] is None and not has_bound(get_backend(name), problem)}
+    able = [name for name in names if reasons[name] is None and name not in unbounded]
     # before the oracle, so that a signal on which the recurrence overflows is said at once
     outputs = {name: _timed(case.system, case.u, spec, name) for name in able}
     models = [rounding_model(get_backend(name), problem) for name in able]
@@ -113,6 +126,9 @@ def mode_rows(
         reason = reasons[name]
         if reason is not None:
             rows.append(RoundingRow(name, spec.label, case.dtype, "rejected", reason=str(reason)))
+            continue
+        if name in unbounded:
+            rows.append(RoundingRow(name, spec.label, case.dtype, "inconclusive", reason=NO_SCAN_BOUND))
             continue
         if gave_up:
             rows.append(RoundingRow(name, spec.label, case.dtype, "inconclusive", reason=gave_up))

@@ -29,6 +29,8 @@ class AdapterBackend(Backend):
     * `dtypes`: of u, by default ("float32", "float64").
     * `scan_order`: "sequential" if it runs in the order of time; by default "any", which also allows trees and
       chunks and has the wider error bound.
+    * `scan_chunk`: with `scan_order` "any", the number of steps after which the state is passed on in the order of
+      time; the bound is then narrower.
     * `linear_scan(a, b, c, u, state)`: the same for Eq. 2, x_k = a x_{k-1} + b u_k: mode `s4`.
     * `truncated_scan(a, b, c, u, state, order)`: mode `truncated`; states (batch, order, H, M), y sums the orders.
     """
@@ -44,13 +46,19 @@ class AdapterBackend(Backend):
             raise ParameterError(f"dtypes of the adapter is {dtypes!r}; allowed: {allowed}.")
         if order not in ("sequential", "any"):
             raise ParameterError(f"scan_order of the adapter is {order!r}; allowed: 'sequential', 'any'.")
+        chunk = getattr(adapter, "scan_chunk", None)
+        if chunk is not None and not (order == "any" and type(chunk) is int and chunk >= 1):
+            raise ParameterError(
+                f"scan_chunk of the adapter is {chunk!r} with scan_order {order!r}; allowed: a number of steps "
+                ">= 1 with scan_order 'any', or None."
+            )
         primitives = {"scan": ("diagonal",)}
         if hasattr(adapter, "truncated_scan"):
             primitives["cascade"] = ("diagonal",)
         self.__dict__.update(
             name=str(getattr(adapter, "name", type(adapter).__name__)),
             capabilities=Capabilities(primitives=primitives, dtypes=tuple(map(str, dtypes))),
-            arithmetic=Arithmetic(scan=order),
+            arithmetic=Arithmetic(scan=order, scan_chunk=chunk),
         )
 
     @property

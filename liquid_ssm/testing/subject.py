@@ -16,7 +16,7 @@ from ..oracle.metrics import absolute_error, norm2
 from ..oracle.reference import Bound, reference
 from ..oracle.rounding import RoundingModel
 from ..problem import ModeSpec, Problem
-from ..rounding_errors import realization_of, rounding_model
+from ..rounding_errors import NO_SCAN_BOUND, has_bound, realization_of, rounding_model
 from .contract import CheckedBackend
 from .example import Array, Example
 
@@ -61,6 +61,8 @@ class Subject:
     def bound(self, example: Example, *, state: bool = False) -> Bound:
         """Bound on the error of `outputs`, or with `state` of outputs computed with a state in play."""
         problem = self._problem(example, state=state or example.state is not None)
+        if not has_bound(self.backend, problem):
+            raise PropertyViolation(f"nothing can be decided: {NO_SCAN_BOUND}")
         model = rounding_model(self.backend, problem)
         if not problem.state or not model.fft:
             return self._bound(example, [model])

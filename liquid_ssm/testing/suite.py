@@ -74,6 +74,7 @@ def run(
         PropertyViolation, BackendFault: with the smallest example that Hypothesis found in its message.
     """
     item = property_named(check.property)
+    failures: list[Exception] = []
 
     def attempt(example: Example) -> None:
         if seen is not None:
@@ -83,9 +84,11 @@ def run(
         try:
             item.check(subject, example)
         except PropertyViolation as violation:
-            raise PropertyViolation(_explained(item, str(violation), example)) from None
+            failures[:] = [PropertyViolation(_explained(item, str(violation), example))]
+            raise failures[0] from None
         except BackendFault as fault:
-            raise BackendFault(fault.kind, _explained(item, str(fault), example)) from fault.__cause__
+            failures[:] = [BackendFault(fault.kind, _explained(item, str(fault), example))]
+            raise failures[0] from fault.__cause__
 
     if item.fixed is not None:
         for example in item.fixed(check.structure, check.form, check.dtype):
@@ -106,8 +109,7 @@ def run(
         tried()
     except Flaky as error:
         what = f"{item.name}: failed once and passed, or failed in another way, when the same example was tried again."
-        parts = map(str, getattr(error, "exceptions", ()))
-        raise BackendFault("not repeatable", "\n".join([what, *parts])) from error
+        raise BackendFault("not repeatable", "\n".join([what, *map(str, failures)])) from error
 
 
 def _explained(item: Property, what: str, example: Example) -> str:

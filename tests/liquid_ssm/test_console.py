@@ -14,7 +14,7 @@ def test_no_file_and_standard_output_are_fine(path):
 
 
 def test_a_directory_is_no_file(tmp_path):
-    with pytest.raises(ParameterError, match="--json .* is a directory"):
+    with pytest.raises(ParameterError, match=r"--json .* is a directory"):
         check_target("--json", str(tmp_path))
     with pytest.raises(ParameterError, match="is a directory"):
         check_target("--json", "")
@@ -26,7 +26,7 @@ def test_a_missing_directory_is_named(tmp_path):
 
 
 def test_a_failure_to_write_names_the_option(tmp_path):
-    with pytest.raises(ParameterError, match="--json .* cannot be written"), writing("--json", str(tmp_path)):
+    with pytest.raises(ParameterError, match=r"--json .* cannot be written"), writing("--json", str(tmp_path)):
         tmp_path.write_text("")
 
 

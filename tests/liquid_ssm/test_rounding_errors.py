@@ -10,8 +10,11 @@ import pytest
 
 import liquid_ssm as ls
 from liquid_ssm import rounding_errors as module
+from liquid_ssm.backend import Arithmetic
 from liquid_ssm.oracle.errors import PrecisionExhausted
 from liquid_ssm.oracle.reference import Bound
+from liquid_ssm.registry import get_backend
+from liquid_ssm.testing.strategies import random_system
 
 CONTINUOUS = ls.initialize("s4d-lin", n_channels=2, n_state=8, dt_max=1e-2)
 U = np.random.default_rng(0).normal(size=(1, 2, 60))
@@ -99,3 +102,16 @@ def test_an_exhausted_enclosure_is_inconclusive_and_says_so(monkeypatch):
     assert not report.passed
     assert {r.status for r in report.rounding} == {"inconclusive"}
     assert "65536 bits" in report.rounding[0].reason
+
+
+@pytest.mark.parametrize(
+    ("structure", "status"), [("diagonal", "pass"), ("dplr", "inconclusive"), ("dense", "inconclusive")]
+)
+def test_a_coupled_scan_in_another_order_than_time_is_inconclusive(structure, status, monkeypatch):
+    monkeypatch.setattr(type(get_backend("numpy")), "arithmetic", Arithmetic(scan="any"))
+    system = random_system(structure, n_channels=1, n_modes=2)
+    u = np.random.default_rng(0).normal(size=(1, 1, 9))
+    case = module.Case("float64", system, u, module.realization_of(system))
+    ((row,), _) = module.mode_rows(case, ls.ModeSpec("liquid"), ["numpy"], 0, 10**6)
+    assert row.status == status
+    assert (row.reason == module.NO_SCAN_BOUND) == (status == "inconclusive")
