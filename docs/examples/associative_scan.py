@@ -5,7 +5,7 @@ from torch._higher_order_ops.associative_scan import associative_scan
 
 
 def combine(older, newer):
-    """First (a, w), then (a', w'): x -> a' (a x + w) + w'."""
+    """First x -> a x + w, then x -> a' x + w': together x -> a' a x + (a' w + w')."""
     return newer[0] * older[0], newer[0] * older[1] + newer[1]
 
 
@@ -13,16 +13,14 @@ class AssociativeScan:
     scan_order = "any"  # a tree, not the order of time
 
     def scan(self, a, b, c, u, state):
-        a, b, c, u = (torch.from_numpy(v) for v in (a, b, c, u))
+        a, b, c, u = (torch.from_numpy(array) for array in (a, b, c, u))
         w = b[:, None] * u[..., None]  # (batch, H, L, M)
-        x0 = torch.zeros_like(w[:, :, 0]) if state is None and w.shape[2] else None
-        if state is not None:
-            x0 = torch.from_numpy(state)
-        if w.numel() == 0:
-            final = x0 if x0 is not None else torch.zeros((*w.shape[:2], w.shape[3]), dtype=w.dtype)
-            return u.numpy().copy(), final.numpy().copy()
-        transition = a[:, None] + w
-        w = torch.cat([w[:, :, :1] + transition[:, :, :1] * x0[:, :, None], w[:, :, 1:]], dim=2)
-        _, x = associative_scan(combine, (transition, w), dim=2, combine_mode="generic")
-        y = 2 * (c[:, None] * x).sum(-1).real
+        start = torch.zeros(len(u), *a.shape, dtype=a.dtype) if state is None else torch.from_numpy(state)
+        if len(u) == 0:  # torch's scan returns another shape, or fails
+            return u.numpy(), start.numpy()
+        # The state is what a step x -> 0 x + start before the first input leaves behind.
+        transitions = torch.cat([torch.zeros_like(start)[:, :, None], a[:, None] + w], dim=2)
+        drives = torch.cat([start[:, :, None], w], dim=2)
+        _, x = associative_scan(combine, (transitions, drives), dim=2, combine_mode="generic")
+        y = 2 * (c[:, None] * x[:, :, 1:]).sum(dim=-1).real
         return y.numpy(), x[:, :, -1].numpy()

@@ -9,6 +9,8 @@ import pytest
 
 import liquid_ssm as ls
 from liquid_ssm.apply import safe_input_bound
+from liquid_ssm.backend import Backend, Capabilities
+from liquid_ssm.registry import get_backend
 from liquid_ssm.testing.strategies import random_system
 
 SYSTEM = random_system("diagonal", n_channels=2, n_modes=3)
@@ -93,6 +95,58 @@ def test_a_named_backend_never_falls_back():
     with pytest.raises(ls.BackendRejected, match="needs diagonal for scan, got dplr") as caught:
         ls.apply(system, U, mode="liquid", backend="scipy")
     assert [r.reason for r in caught.value.rejections] == ["structure"]
+
+
+class Doubled(Backend):
+    """The scan of NumPy times two, so that who computed is seen in the result."""
+
+    name = "doubled"
+    capabilities = Capabilities(primitives={"scan": ("diagonal",)}, dtypes=("float64",), gradients=True)
+
+    def scan(self, *a, **o):
+        y, final = get_backend("numpy").scan(*a, **o)
+        return 2 * y, final
+
+    def scan_vjp(self, *a, **o):
+        found = get_backend("numpy").scan_vjp(*a, **o)
+        return ls.Gradients(found.parameters, 2 * found.u, found.state)
+
+
+def test_a_backend_object_computes_without_being_registered():
+    mine = Doubled()
+    for mode in ("s4", "liquid"):
+        expected = ls.apply(SYSTEM, U, mode=mode, backend="numpy")
+        y, state = ls.apply(SYSTEM, U, mode=mode, backend=mine, return_state=True)
+        assert np.array_equal(y, 2 * expected)
+        y_k, _ = ls.step(SYSTEM, U[..., 0], state, mode=mode, backend=mine)
+        assert np.array_equal(y_k, 2 * ls.step(SYSTEM, U[..., 0], state, mode=mode, backend="numpy")[0])
+        gradient = ls.vjp(SYSTEM, U, U, mode=mode, backend=mine).u
+        assert np.array_equal(gradient, 2 * ls.vjp(SYSTEM, U, U, mode=mode, backend="numpy").u)
+    assert np.array_equal(ls.apply(SYSTEM, U, mode="liquid"), ls.apply(SYSTEM, U, mode="liquid", backend="scipy"))
+
+
+def test_a_backend_object_never_falls_back():
+    said = "backend 'doubled' does not compute truncated.*doubled: primitive: needs cascade"
+    with pytest.raises(ls.BackendRejected, match=f"(?s){said}"):
+        ls.apply(SYSTEM, U, mode="truncated", backend=Doubled())
+    with pytest.raises(ls.BackendRejected, match="needs float64, got float32"):
+        ls.apply(SYSTEM, U.astype(np.float32), mode="liquid", backend=Doubled())
+
+
+def test_an_overflow_in_a_backend_object_names_it():
+    class Infinite(Backend):
+        name = "infinite"
+        linear_method = "convolution"
+        capabilities = Capabilities(primitives={"kernel": ("diagonal",), "convolve": ()})
+
+        def kernel(self, system, length, power=1):
+            return np.ones((2, length))
+
+        def convolve(self, kernel, u):
+            return u + np.inf
+
+    with pytest.raises(ls.UnstableRecurrence, match="FFT of backend 'infinite'"):
+        ls.apply(SYSTEM, U, mode="s4", backend=Infinite())
 
 
 def test_the_default_backend_is_named_in_the_log(caplog):
@@ -189,7 +243,8 @@ def test_an_integrator_runs_through_apply():
     assert np.array_equal(ls.apply(integrator, U, mode="liquid"), integrator.scan(U)[0])
     with pytest.raises(ls.ParameterError, match="integrates the liquid system"):
         ls.apply(integrator, U, mode="kb")
-    with pytest.raises(ls.BackendRejected, match="own NumPy code"):
-        ls.apply(integrator, U, mode="liquid", backend="scipy")
+    for other in ("scipy", Doubled()):
+        with pytest.raises(ls.BackendRejected, match="own NumPy code"):
+            ls.apply(integrator, U, mode="liquid", backend=other)
     with pytest.raises(ls.ParameterError, match="no gradients"):
         ls.vjp(integrator, U, U, mode="liquid")

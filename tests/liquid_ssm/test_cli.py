@@ -22,6 +22,9 @@ from liquid_ssm.initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
 from liquid_ssm.problem import CORRELATIONS, DTYPES, MODES
 from liquid_ssm.registry import backend_names
 from liquid_ssm.report import Report, RoundingRow
+from liquid_ssm.testing.certify import ConformanceReport
+from liquid_ssm.testing.runner import Outcome
+from liquid_ssm.testing.suite import Check
 
 PASSED = RoundingRow("numpy", "s4", "float64", "pass", 1e-16, 1e-16, 1e-16, 0.5, "componentwise", 3, "T1", 1e-30)
 
@@ -527,6 +530,179 @@ def test_a_transition_that_grows_by_itself_has_no_safe_input(run: Callable[..., 
     result = run("verify", "--signal", small, *unstable, "--mode", "liquid", "--backend", "numpy", "-q")
     assert result.code == 2
     assert re.match(r"error: liquid in float32 left the range .* at step \d+, channel 0 .*no input is safe", result.err)
+
+
+ADAPTER = """
+import numpy as np
+
+print("imported")
+
+class Good:
+    dtypes = ("float64",)
+
+    def scan(self, a, b, c, u, state):
+        print("scanning")
+        x = np.zeros((len(u), *a.shape), a.dtype) if state is None else state
+        y = np.zeros_like(u)
+        for k in range(u.shape[-1]):
+            w = b * u[..., k, None]
+            x = (a + w) * x + w
+            y[..., k] = 2 * (c * x).sum(axis=-1).real
+        return y, x
+
+class Bad(Good):
+    def scan(self, a, b, c, u, state):
+        return super().scan(a, b, c, u, None)
+"""
+
+
+@dataclass
+class FakeCertify:
+    """Stands in for `liquid_ssm.testing.certify.certify`."""
+
+    outcomes: tuple[Outcome, ...] = (Outcome(Check("causality", "liquid", "diagonal", "float64"), "pass", examples=9),)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, target: str, **options: Any) -> ConformanceReport:
+        self.calls.append({"target": target, **options})
+        if options["progress"] is not None:
+            options["progress"](0, 1, "[red]causality")
+            options["progress"](1, 1, "done")
+        return ConformanceReport(target, "mine", self.outcomes, options["max_examples"], options["time_limit"], 1.0)
+
+
+@pytest.fixture
+def certifier(monkeypatch: pytest.MonkeyPatch) -> FakeCertify:
+    fake = FakeCertify()
+    monkeypatch.setattr("liquid_ssm.testing.certify.certify", fake)
+    return fake
+
+
+def failed(kind: str) -> Outcome:
+    return Outcome(Check("empty", "liquid", "diagonal", "float32"), "fail", kind, "empty: no.\nexample: [red]")
+
+
+def test_certify_tries_everything(certifier: FakeCertify, run: Callable[..., Result]) -> None:
+    result = run("certify", "m:C")
+    assert result.code == 0
+    call = certifier.calls[0]
+    assert call.pop("progress") is not None
+    assert call == {"target": "m:C", "max_examples": 25, "time_limit": 60.0, "properties": None, "dtypes": None}
+    assert re.search(r"^causality +1/1 +9 +0.0 s +u_j does not reach y_k", result.out, re.MULTILINE)
+    assert result.out.endswith("\n\nmine: all 1 checks passed\n")
+    assert result.err.splitlines()[-1].endswith("done")
+
+
+def test_every_option_reaches_certify(certifier: FakeCertify, run: Callable[..., Result]) -> None:
+    options = ("--examples", 7, "--time-limit", 2.5, "--property", "causality", "--property", "empty")
+    assert run("certify", "m:C", *options, "--dtype", "float32", "-q").code == 0
+    assert certifier.calls == [
+        {
+            "target": "m:C",
+            "max_examples": 7,
+            "time_limit": 2.5,
+            "properties": ["causality", "empty"],
+            "dtypes": ["float32"],
+            "progress": None,
+        }
+    ]
+
+
+@pytest.mark.parametrize("kinds", [["violated"], ["hang", "crash"]])
+def test_a_rejected_backend_gives_exit_code_1(
+    certifier: FakeCertify, run: Callable[..., Result], kinds: list[str]
+) -> None:
+    certifier.outcomes = (*certifier.outcomes, *map(failed, kinds))
+    result = run("certify", "m:C")
+    assert result.code == 1
+    # Brackets are text, not markup.
+    assert f"FAILED ({kinds[0]}): empty [liquid, diagonal, float32]\nempty: no.\nexample: [red]\n" in result.out
+    assert f"mine: REJECTED, {len(kinds)} of {1 + len(kinds)} checks failed (" in result.out
+
+
+def test_a_backend_of_which_nothing_was_checked_gives_exit_code_1(
+    certifier: FakeCertify, run: Callable[..., Result]
+) -> None:
+    certifier.outcomes = ()
+    result = run("certify", "m:C")
+    assert result.code == 1
+    assert "mine: nothing was checked" in result.out
+
+
+def test_quiet_certify_prints_the_verdict_only(certifier: FakeCertify, run: Callable[..., Result]) -> None:
+    result = run("certify", "m:C", "--quiet")
+    assert (result.code, result.out, result.err) == (0, "mine: all 1 checks passed\n", "")
+
+
+def test_json_of_certify(certifier: FakeCertify, run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("certify", "m:C", "--json", "-")
+    assert strict(result.out)["passed"] is True
+    assert "mine: all 1 checks passed" in result.err
+    certifier.outcomes = (failed("raised"),)
+    assert run("certify", "m:C", "--json", tmp_path / "c.json").code == 1
+    document = strict((tmp_path / "c.json").read_text())
+    assert (document["passed"], document["checks"][0]["kind"]) == (False, "raised")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["m"], "'m' names no class; write module:Class"),
+        (["no_such_module:C"], "cannot import 'no_such_module': No module named 'no_such_module'. Run from the folder"),
+        (["m:C", "--property", "causalty"], "Did you mean 'causality'"),
+        (["m:C", "--dtype", "float46"], "Did you mean 'float64'"),
+        (["m:C", "--time-limit", "0"], "time_limit is 0.0"),
+        (["m:C", "--json", "no/such/folder/r.json"], "there is no directory 'no/such/folder'"),
+    ],
+)
+def test_bad_input_of_certify_is_one_line_and_exit_code_2(
+    run: Callable[..., Result], arguments: list[str], said: str
+) -> None:
+    result = run("certify", *arguments)
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["m:C", "--examples", "0"], ["m:C", "--time-limit", "long"], ["m:C", "n:D"]])
+def test_usage_errors_of_certify(certifier: FakeCertify, run: Callable[..., Result], arguments: list[str]) -> None:
+    result = run("certify", *arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert certifier.calls == []
+
+
+def test_certify_needs_hypothesis(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run("certify", "m:C")
+    assert result.code == 2
+    assert "certify needs hypothesis, which is not installed. Run: pip install 'liquid-ssm[test]'" in result.err
+
+
+def test_certify_a_file_of_this_folder(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(ADAPTER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    options = ("--examples", 5, "--property", "initial-state", "--property", "repeatability", "--json", "-")
+    good = run("certify", "mine:Good", *options)
+    assert good.code == 0
+    assert [check["status"] for check in strict(good.out)["checks"]] == ["pass", "pass"]
+    bad = run("certify", "mine:Bad", *options)
+    assert bad.code == 1
+    failure, other = strict(bad.out)["checks"]
+    assert (failure["property"], failure["status"], failure["kind"]) == ("initial-state", "fail", "violated")
+    assert "batch 1, H 1, M 1, L 1\n" in failure["message"]
+    assert (other["property"], other["status"]) == ("repeatability", "pass")
+    assert "FAILED (violated): initial-state [liquid, diagonal, float64]" in bad.err
+    for result in (good, bad):
+        # What the backend prints goes nowhere.
+        assert "imported" not in result.out + result.err
+        assert "scanning" not in result.out + result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
 
 
 def fresh(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -100,6 +100,24 @@ def test_a_missing_package_is_a_rejection_with_the_install_command():
         registry.get_backend("absent")
 
 
+def test_a_backend_object_stands_for_itself():
+    mine = Present()
+    assert registry.get_backend(mine) is mine
+    assert "present" not in registry.backend_names()
+    assert registry.rejection(mine, problem()) is None
+    found = registry.rejection(mine, problem(dtype="float32"))
+    assert found is not None
+    assert (found.backend, found.reason, found.given) == ("present", "dtype", "float32")
+
+
+def test_a_backend_object_needs_its_packages():
+    found = registry.rejection(Absent(), problem())
+    assert found is not None
+    assert found.reason == "package"
+    with pytest.raises(ls.BackendUnavailable, match=r"'absent' needs a_package_that_is_not_there.* pip install a-p"):
+        registry.get_backend(Absent())
+
+
 @pytest.mark.usefixtures("third_party")
 def test_a_missing_primitive_is_a_rejection():
     found = registry.rejection("present", problem(spec=ModeSpec("truncated")))
