@@ -52,4 +52,7 @@ def test_the_nonlinearities_have_the_derivatives_that_they_claim(f: Any, curvatu
 def test_solutions_are_those_of_one_system_at_a_time() -> None:
     together = theme.solutions([theme.network(theme._odd), theme.linear(-theme._A, theme._B, theme._B)])
     alone = theme.solutions([theme.linear(-theme._A, theme._B, theme._B)])
-    np.testing.assert_allclose(together[1], alone[0], rtol=1e-7, atol=1e-9)
+    # The solver keeps each step within 1e-11 |x| + 1e-14; both systems contract, so that errors only add up, and take
+    # fewer than 5,000 steps each.
+    allowed = 2 * 5000 * (1e-11 * np.abs(alone[0]).max() + 1e-14)
+    assert np.abs(together[1] - alone[0]).max() <= allowed
