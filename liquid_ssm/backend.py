@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from .problem import Problem
 
 PRIMITIVES = ("kernel", "convolve", "scan", "cascade", "correlate")
+# Compositions of primitives that a backend may offer in one piece, because that is faster.
+FUSED = ("add_correlations", "joint_scan")
 
 CorrelationKind = Literal["products", "running", "elementary"]
 CascadeKind = Literal["truncated", "chain"]
@@ -54,12 +56,19 @@ class Capabilities:
         dtypes: of u.
         devices: `cpu`, `cuda`, …
         gradients: True if every declared primitive has its vector-Jacobian product.
+        fused: for each of the `FUSED` forms that it offers the structures, as in `primitives`.
     """
 
     primitives: Mapping[str, tuple[str, ...]]
     dtypes: tuple[str, ...] = ("float32", "float64")
     devices: tuple[str, ...] = ("cpu",)
     gradients: bool = False
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def fuses(self, form: str, structure: str) -> bool:
+        """Whether the fused form is offered for systems of this structure."""
+        structures = self.fused.get(form)
+        return structures is not None and (not structures or structure in structures)
 
 
 class Gradients(NamedTuple):
@@ -93,6 +102,17 @@ class Arithmetic:
         powers: `products` where powers of Ā are products, `exponentials` for exp(i log ā).
         scan_chunk: with `scan='any'`, a number of steps after which the state is passed on in the order of
             time; None where that is not so.
+        state_dtype: real dtype of states where it is finer than u's: scans and cascades are computed in it, u and
+            parameters enter exactly, y is rounded once, and states are returned and accepted in it (or its complex
+            dtype); None for u's.
+        kernels: without FFT, `recurrence` where a kernel is the recurrence's answer to an impulse, `tables` where
+            that of a diagonal system comes from two tables of powers and that of others as `kernel_dtype` says.
+        table_dtype: dtype in which tables of powers (of kernels and of `linear_chunk`) are formed before they are
+            rounded to u's, where it is finer; None for u's own.
+        joint_adjacent: `kb` over adjacent index tuples, without window and without states that are given or asked
+            for, is one recurrence for all orders on diagonal systems; else one recurrence per order.
+        linear_chunk: steps that the linear recurrence of a diagonal system takes at once, by tables; steps that do
+            not fill a chunk are plain ones.  None for plain steps only.
     """
 
     summation: Literal["pairwise", "any"] = "any"
@@ -101,6 +121,11 @@ class Arithmetic:
     scan: Literal["sequential", "any"] = "sequential"
     powers: Literal["products", "exponentials"] = "products"
     scan_chunk: int | None = None
+    state_dtype: str | None = None
+    kernels: Literal["recurrence", "tables"] = "recurrence"
+    table_dtype: str | None = None
+    joint_adjacent: bool = False
+    linear_chunk: int | None = None
 
 
 class Backend(ABC):
@@ -133,6 +158,11 @@ class Backend(ABC):
       `correlate_vjp(u, grad_terms, grad_sums, *, order, kind, window=None, sums=None, previous=None)`
       -> (grad of u, grad of sums or None, grad of previous or None).
       A cotangent given as None is zero.
+    * fused forms, optional and declared in `capabilities.fused`, without gradients of their own:
+      `add_correlations(y, u, responses, *, order, kind, sums=None, previous=None)` -> final sums: adds
+      Σ_{p=2..order} responses_p term_p to y in place, the terms those of `correlate` without window, kind `running`
+      or `elementary`; y (batch, H, L) contiguous, responses (order-1, H).
+      `joint_scan(system, u, *, order)` -> y: Σ_p K_p * (u_k … u_{k-p+1}) from rest, `kb` over adjacent tuples.
     """
 
     name: ClassVar[str]
@@ -141,6 +171,10 @@ class Backend(ABC):
     capabilities: ClassVar[Capabilities]
     linear_method: ClassVar[Literal["recurrence", "convolution"]] = "recurrence"
     arithmetic: ClassVar[Arithmetic] = Arithmetic()
+
+    def arithmetic_for(self, problem: Problem) -> Arithmetic:
+        """How `problem` is computed; the same for all problems unless a backend rounds differently by shape."""
+        return self.arithmetic
 
     def missing_packages(self) -> tuple[str, ...]:
         """The packages of `requires` that are not installed."""

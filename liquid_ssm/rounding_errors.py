@@ -46,6 +46,10 @@ class Case:
         """The dtype in which T3 computes: wider than the backends', no slower than need be."""
         return np.float64 if self.dtype == "float32" else np.longdouble
 
+    def wider_than(self, models: Sequence[RoundingModel]) -> Any:
+        """The same where some backends keep states in a finer dtype than u's."""
+        return np.longdouble if any(model.state_unit is not None for model in models) else self.wider
+
 
 def realization_of(system: Any) -> Realization:
     from .oracle.realization import Realization
@@ -68,22 +72,29 @@ def rounding_model(backend: Any, problem: Problem) -> RoundingModel:
     from .oracle.rounding import RoundingModel
 
     kernels = backend.capabilities.primitives.get("kernel", ())
+    arithmetic = backend.arithmetic_for(problem)
     by_fft = backend.linear_method == "convolution" and problem.structure in kernels
     return RoundingModel.of_dtype(
         problem.dtype,
-        pairwise=backend.arithmetic.summation == "pairwise",
+        pairwise=arithmetic.summation == "pairwise",
         fft=by_fft,
-        kernel_dtype=backend.arithmetic.kernel_dtype,
-        fused=backend.arithmetic.fused,
-        scan=backend.arithmetic.scan,
-        powers=backend.arithmetic.powers,
-        scan_chunk=backend.arithmetic.scan_chunk,
+        kernel_dtype=arithmetic.kernel_dtype,
+        fused=arithmetic.fused,
+        scan=arithmetic.scan,
+        powers=arithmetic.powers,
+        scan_chunk=arithmetic.scan_chunk,
+        state_dtype=arithmetic.state_dtype,
+        kernels=arithmetic.kernels,
+        table_dtype=arithmetic.table_dtype,
+        # with a state every order has its own, and its own recurrence
+        joint_adjacent=arithmetic.joint_adjacent and not problem.state,
+        linear_chunk=arithmetic.linear_chunk,
     )
 
 
 def has_bound(backend: Any, problem: Problem) -> bool:
     """Whether the oracle has a bound for this way of computing: see `NO_SCAN_BOUND`."""
-    if backend.arithmetic.scan == "sequential" or problem.structure in ("diagonal", "mimo"):
+    if backend.arithmetic_for(problem).scan == "sequential" or problem.structure in ("diagonal", "mimo"):
         return True
     return problem.spec.mode == "s4" and linear_method(problem, backend) == "convolution"
 
@@ -111,7 +122,13 @@ def mode_rows(
     outputs = {name: _timed(case.system, case.u, spec, name) for name in able}
     models = [rounding_model(get_backend(name), problem) for name in able]
     whole = reference(
-        case.realization, case.u, spec.mode, models=models, dtype=case.wider, shared=case.shared, **options(spec)
+        case.realization,
+        case.u,
+        spec.mode,
+        models=models,
+        dtype=case.wider_than(models),
+        shared=case.shared,
+        **options(spec),
     )
     excerpts = _excerpts(case, spec, seed, budget)
     gave_up = ""
@@ -220,7 +237,9 @@ class _Part:
                 realization = realization_of(self.system)
         self.u, self.length = u, u.shape[-1]
         self.enclosure = enclose(realization, u, spec.mode, **options(spec))
-        self.reference = whole or reference(realization, u, spec.mode, models=models, dtype=case.wider, **options(spec))
+        self.reference = whole or reference(
+            realization, u, spec.mode, models=models, dtype=case.wider_than(models), **options(spec)
+        )
         self._tiers_agree()
 
     def _tiers_agree(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .adjoint import _Adjoint, _by_order
+from .adjoint import _Adjoint, _by_order, gradients
 from .adjoint_moduli import GradientProblem, moduli_gradients, roundings, sum_cost
 from .adjoint_transport import Transport
 from .correlation import count
@@ -48,7 +48,8 @@ def gradient_bounds(
         mode, order, correlations, window: as in `exact.outputs`; every mode.
         model: how the gradients are computed.  `fft` must be False: where outputs are computed by FFT but vector-
             Jacobian products by recurrences, say so with `dataclasses.replace`.  Where `scan` is `any`, only the
-            bound by moduli is used.
+            bound by moduli is used.  Where `state_unit` is finer, recurrences and sums are in that precision and every
+            gradient is rounded once.
 
     Returns:
         float64 arrays with the keys and shapes of `adjoint.gradients` (`u`, `A`, `B`, `C`, for `dplr` also `P` and
@@ -71,23 +72,44 @@ def gradient_bounds(
         )
     if model.powers != "products" and mode == "kb" and correlations == "adjacent" and window is not None:
         raise ValueError(f"the model takes powers of Ā as {model.powers}; the kernels of windowed kb need 'products'.")
-    if model.unit < unit_roundoff(np.longdouble):
-        raise ValueError(f"the model's unit roundoff {model.unit} is finer than that of NumPy's longdouble.")
+    if model.finest < unit_roundoff(np.longdouble):
+        raise ValueError(f"the model's unit roundoff {model.finest} is finer than that of NumPy's longdouble.")
     with np.errstate(over="ignore", invalid="ignore"):
-        sizes = moduli_gradients(problem, model)
-        gamma = count(roundings(problem, model), np.array(model.unit))
-        bounds = {name: gamma * size for name, size in sizes.items()}
-        if model.scan == "sequential":
-            _take_smaller(bounds, problem, sizes, model)
+        if model.state_unit is not None and problem.one_recurrence:
+            bounds = _rounded_once(_bounds(problem, model.in_states), problem, model)
+        else:
+            # Gradients of composed modes are sums of rounded ones: finer recurrences cost less than these allow.
+            bounds = _bounds(problem, model.in_working_precision)
     return {name: _finished(bound) for name, bound in bounds.items()}
+
+
+def _bounds(problem: GradientProblem, model: RoundingModel) -> dict[str, Array]:
+    sizes = moduli_gradients(problem, model)
+    gamma = count(roundings(problem, model), np.array(model.unit))
+    bounds = {name: gamma * size for name, size in sizes.items()}
+    if model.scan == "sequential":
+        _take_smaller(bounds, problem, sizes, model)
+    return bounds
+
+
+def _rounded_once(bounds: dict[str, Array], problem: GradientProblem, model: RoundingModel) -> dict[str, Array]:
+    """The bounds of gradients that were computed in the precision of states and rounded to the working one."""
+    p = problem
+    mode = p.mode if p.recurrent else ("truncated" if p.order > 1 else "s4")
+    values = gradients(
+        p.realization, p.u, mode, p.grad_y, p.grad_state, order=p.order, state=p.state, precision="longdouble"
+    )
+    # The longdouble gradients' own error obeys the same bound with a smaller unit roundoff.
+    return {
+        name: bound + model.unit * (np.abs(values[name]) + 2 * bound) + model.tiny for name, bound in bounds.items()
+    }
 
 
 def _take_smaller(
     bounds: dict[str, Array], problem: GradientProblem, sizes: dict[str, Array], model: RoundingModel
 ) -> None:
     p = problem
-    commuting = (p.mode, p.correlations, p.window) == ("kb", "all", None) and p.realization.structure == "diagonal"
-    if p.recurrent or p.order == 1 or commuting:
+    if p.one_recurrence:
         link = {"s4": None, "liquid": "self"}.get(p.mode, "drive" if p.order > 1 else None)
         running = _Running(p, link, p.order, model).run()
         for name in bounds:

@@ -40,6 +40,12 @@ class GradientProblem:
     def recurrent(self) -> bool:
         return self.mode in RECURRENT_MODES
 
+    @property
+    def one_recurrence(self) -> bool:
+        """Whether the mode is one recurrence, as `kb` over all index tuples of a diagonal system is."""
+        commuting = (self.mode, self.correlations, self.window) == ("kb", "all", None)
+        return self.recurrent or self.order == 1 or (commuting and self.realization.structure == "diagonal")
+
 
 def of_moduli(realization: Realization) -> Realization:
     """|Ā|, |B̄|, |C|; of a low-rank part −|P̄| and |Q̄|, so that the minus of Λ̄ − P̄ Q̄* adds."""
@@ -100,6 +106,8 @@ def roundings(problem: GradientProblem, model: RoundingModel) -> float:
     n += sum_cost(batch * length * orders * (reach if p.window else 1), model) + 2 + addition * orders
     if not p.recurrent:
         n += 2 * (reach + 2 * orders + 2) + (orders + 1) * kappa + 3
+        if model.kernels == "tables":
+            n += 2 * r.weight * r.n_modes + 2  # the sum over modes in any order, of rounded entries of two tables
     return float(n)
 
 
@@ -116,7 +124,7 @@ class _Moduli:
     def run(self) -> dict[str, Array]:
         p = self.problem
         result: dict[str, Array] = {}
-        if p.recurrent or p.order == 1 or self._commutes():
+        if p.one_recurrence:
             link = {"s4": None, "liquid": "self"}.get(p.mode, "drive" if p.order > 1 else None)
             grad_u, grad_x = self.cascade(self.system, self.u, self.grad_y, link, p.order, reads_all=True)
             if p.recurrent:
@@ -131,10 +139,6 @@ class _Moduli:
         sizes = {"u": grad_u, **self.totals, **result}
         # A low-rank factor's modulus enters with a minus.
         return {name: np.abs(size) for name, size in sizes.items()}
-
-    def _commutes(self) -> bool:
-        p = self.problem
-        return (p.mode, p.correlations, p.window) == ("kb", "all", None) and p.realization.structure == "diagonal"
 
     def cascade(
         self,

@@ -55,6 +55,19 @@ def kernel_and_size(realization: Realization, length: int, power: int = 1) -> tu
     return scaled(values, scale), scaled(sizes, scale)
 
 
+def kernel_moduli(realization: Realization, length: int, power: int = 1) -> Array:
+    """weight · Σ_n |(C Āⁱ)_n||B̄_n|^power on the full state, (H, length): what an error of B̄^{∘power} does to K_i."""
+    if realization.structure == "diagonal":
+        return kernel_and_size(realization, length, power)[1]
+    A, B, C = (v.astype(complex) for v in realization.full_matrices())
+    (size, scale_B), (row, scale_C) = normalised(np.abs(B) ** power), normalised(C)
+    moduli = np.zeros((realization.n_channels, length))
+    for i in range(length):
+        moduli[:, i] = (np.abs(row) * size).sum(axis=1)
+        row = np.einsum("hnm,hn->hm", A, row)
+    return scaled(moduli, (scale_B + scale_C)[:, None]) * (1 + 2.0**-20)
+
+
 def _powers(a: Array, count: int) -> Array:
     table = np.ones((count, *a.shape), a.dtype)
     for i in range(1, count):
@@ -152,12 +165,28 @@ def _worst_gain(power_spectrum: Array, norm: Array, total: Array) -> Array:
     return np.asarray(total * np.sqrt((taken - np.maximum(0.0, whole + 1 - count) * last) / size) * INFLATION)
 
 
-def direct_error(kernel: Array, kernel_error: Array, source: Array, source_error: Array, model: RoundingModel) -> Array:
-    """Componentwise error of a causal convolution summed directly in any order, (batch, H, L)."""
+def direct_error(
+    kernel: Array,
+    kernel_error: Array,
+    source: Array,
+    source_error: Array,
+    model: RoundingModel,
+    kernel_norm: Array | None = None,
+) -> Array:
+    """Componentwise error of a causal convolution summed directly in any order, (batch, H, L).
+
+    Args:
+        kernel_norm: 2-norm of a further error of the kernel, (H,).
+    """
     terms = min(kernel.shape[-1], source.shape[-1])
     gamma = (terms + 1) * model.unit / (1 - (terms + 1) * model.unit)
     size_k, size_u = np.abs(kernel) + kernel_error, np.abs(source) + source_error
     error = gamma * _causal(size_k, size_u) + _causal(kernel_error, size_u) + _causal(size_k, source_error)
+    if kernel_norm is not None and kernel_norm.any():
+        # by Cauchy's inequality, with the 2-norm of the inputs that a step still sees
+        seen, scale = normalised(size_u)
+        norms = scaled(np.sqrt(_causal(np.ones_like(kernel), seen**2)), scale[..., None])
+        error = error + (1 + gamma) * kernel_norm[:, None] * norms * INFLATION
     return np.asarray(error * INFLATION + 2 * terms * model.tiny)
 
 

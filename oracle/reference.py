@@ -7,7 +7,7 @@ the error that a backend working like that may make.  Derivations: docs/bounds.m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import convolution, correlation, scan_bounds
-from .kernel_error import kernel_error
+from .chunk_bounds import chunked_errors
+from .joint_recurrence import joint_drives
+from .kernel_error import kernel_error, kernel_unit
 from .matrix_recurrence import run_matrix
 from .metrics import norm2
 from .realization import Realization
-from .rounding import INFLATION, RoundingModel
+from .rounding import COMPLEX_PRODUCT, INFLATION, RoundingModel
 from .scalar_recurrence import Drive, chunks, constants, read_out, units
 
 Array = npt.NDArray[Any]
@@ -98,7 +100,7 @@ def reference(
             model with scan='any' where a coupled transition (`dplr`, `dense`) has to be scanned.
     """
     own = RoundingModel.of_dtype(dtype)
-    if any(m.unit < own.unit for m in models):
+    if any(m.finest < own.unit for m in models):
         raise ValueError(f"a rounding model is finer than the reference's {np.dtype(dtype)}; choose a wider dtype")
     if mode not in ("s4", "liquid", "truncated", "kb", "pb"):
         raise ValueError(f"unknown mode {mode!r}; allowed: s4, liquid, truncated, kb, pb")
@@ -126,6 +128,8 @@ def reference(
         total = shared[run.models]
         if mode in ("kb", "pb") and order > 1:
             total = run.sum([total, *run.correlation_terms(mode, order, correlations, window)])
+            if mode == "kb" and correlations == "adjacent" and window is None and realization.structure == "diagonal":
+                total = run.with_joint_errors(total, order)
     value, componentwise, normwise = total
     bounds = tuple(Bound(c, n) for c, n in zip(componentwise, normwise, strict=True))
     return Reference(value, bounds[0].componentwise, bounds[1:])
@@ -142,6 +146,7 @@ class _Run:
 
     def __init__(self, realization: Realization, u: Array, models: Sequence[RoundingModel], state: Array | None):
         self.r, self.u, self.models = realization, u, models
+        self.inner = [model.in_states for model in models]
         self.kind = np.result_type(u.dtype, np.complex64)
         batch = u.shape[0]
         modes = realization.n_modes
@@ -170,6 +175,7 @@ class _Run:
         u = self.u if u is None else u
         start = self.x0 if power == 1 else np.zeros_like(self.x0)
         nothing = np.zeros((len(self.models), *u.shape[:2]))
+        input_error = self._with_rounded_powers(u, power, input_error)
         if not self.scalar:
             if any(m.scan == "any" and not (link is None and m.fft) for m in self.models):
                 raise ValueError(
@@ -177,29 +183,55 @@ class _Run:
                     f"mimo realizations, not for {self.r.structure!r}; give scan='sequential' if the backend runs this "
                     "structure in the order of time, else compare with a tolerance of your own"
                 )
-            run = run_matrix(
-                self.r, u, link, order, start, self.models, power=power, input_error=input_error, many=many
-            )
-            return run.y, run.error, nothing
+            run = run_matrix(self.r, u, link, order, start, self.inner, power=power, input_error=input_error, many=many)
+            return run.y, self._rounded_once(run.y, run.error), nothing
+        drives = self._drives(u, power, input_error)
+        y, error = self._scalar_run(link, order, u, start, drives)
+        error = self._rounded_once(y, error)
+        return y, error, nothing
+
+    def _scalar_run(
+        self, link: str | None, order: int, u: Array, start: Array, drives: Iterator[tuple[slice, Drive]]
+    ) -> tuple[Array, Array]:
         y = np.zeros(u.shape, u.dtype)
         error = np.zeros((len(self.models), *u.shape))
         A = self.r.A.astype(self.kind)
         C = self.r.C.astype(self.kind)
         summed = order - 1 if link == "drive" else 0
-        drives = self._drives(u, power, input_error)
         blocks: Iterator[tuple[slice, Array, Array]]
         if link == "liquid":
-            blocks = scan_bounds.liquid_states(A, drives, start, self.models, u.shape[-1])
+            blocks = scan_bounds.liquid_states(A, drives, start, self.inner, u.shape[-1])
         else:
             inputs = np.moveaxis(u, -1, 0)[..., None] if link == "input" else None
-            pieces = scan_bounds.cascade_states(A, drives, inputs, order, start, self.models, u.shape[-1])
+            pieces = scan_bounds.cascade_states(A, drives, inputs, order, start, self.inner, u.shape[-1])
             blocks = (
                 (p, x.sum(axis=0), E.sum(axis=1)) if link == "drive" else (p, x[-1], E[:, -1]) for p, x, E in pieces
             )
         for part, x, E in blocks:
-            outputs, errors = read_out(C, self.r.weight, x, E, self.models, summed)
+            outputs, errors = read_out(C, self.r.weight, x, E, self.inner, summed)
             y[..., part], error[..., part] = np.moveaxis(outputs, 0, -1), np.moveaxis(errors, 1, -1)
-        return y, error, nothing
+        return y, error
+
+    def _with_rounded_powers(self, u: Array, power: int, input_error: Array | None) -> Array | None:
+        """`input_error`, and what B̄^{∘power} rounded to the parameters' precision does where states are finer."""
+        if power == 1 or all(model.state_unit is None for model in self.models):
+            return input_error
+        wrong = np.zeros((len(self.models), *u.shape)) if input_error is None else input_error.copy()
+        for i, model in enumerate(self.models):
+            if model.state_unit is not None:
+                # a relative error of the power is one of the input
+                relative = correlation.count((power - 1) * COMPLEX_PRODUCT, np.array(model.unit))
+                wrong[i] += relative * (np.abs(u).astype(float) + wrong[i])
+        return wrong * INFLATION
+
+    def _rounded_once(self, y: Array, error: Array) -> Array:
+        """Errors of outputs of recurrences after the one rounding to the working precision, where states are finer."""
+        for i, model in enumerate(self.models):
+            if model.state_unit is not None:
+                # error[0] is that of y itself
+                rounded = np.abs(y).astype(float) + error[0] + error[i]
+                error[i] = (error[i] + model.unit * rounded + model.tiny) * INFLATION
+        return error
 
     def _drives(self, u: Array, power: int, input_error: Array | None) -> Iterator[tuple[slice, Drive]]:
         B = self.r.B.astype(self.kind)
@@ -209,12 +241,12 @@ class _Run:
         time_first = np.moveaxis(u, -1, 0)  # (L, batch, H)
         for part in chunks(u.shape[-1], self.x0.size):
             inputs = time_first[part]
-            unit, tiny = units(self.models, inputs.ndim + 1)
-            kappa, _ = constants(self.models, inputs.ndim + 1)
+            unit, tiny = units(self.inner, inputs.ndim + 1)
+            kappa, _ = constants(self.inner, inputs.ndim + 1)
             if self.r.structure == "mimo":
                 w = np.einsum("mh,tbh->tbm", B, inputs)[:, :, None]
                 size = np.einsum("mh,tbh->tbm", np.abs(B).astype(float), np.abs(inputs).astype(float))[:, :, None]
-                roundings = np.array([1 + m.depth(inputs.shape[-1]) for m in self.models]).reshape(unit.shape)
+                roundings = np.array([1 + m.depth(inputs.shape[-1]) for m in self.inner]).reshape(unit.shape)
                 error = correlation.count(roundings, unit) * size + 2 * inputs.shape[-1] * tiny
             else:
                 w = powered * inputs[..., None]
@@ -232,23 +264,45 @@ class _Run:
         """
         y, error, normwise = self.recurrence(None, 1, power, source, input_error)
         for i, model in enumerate(self.models):
+            exact = np.asarray(source, float)
             if model.fft and self.r.structure != "mimo":
-                kernel, error_k = self._kernel(source.shape[-1], power, model)
+                kernel, error_k, norm_k = self._kernel(source.shape[-1], power, model)
                 error[i] = 0
-                exact = np.asarray(source, float)
-                normwise[i] = convolution.fft_bound(kernel, _norms(error_k), exact, _norms(input_error[i]), model)
+                norms = _norms(error_k) + norm_k
+                normwise[i] = convolution.fft_bound(kernel, norms, exact, _norms(input_error[i]), model)
+            elif model.linear_chunk is not None and self.r.structure == "diagonal":
+                start = self.x0 if power == 1 else np.zeros_like(self.x0)
+                error[i] = chunked_errors(self.r, start, exact, power, input_error[i], model)
         return y, error, normwise
 
-    def _kernel(self, length: int, power: int, model: RoundingModel) -> tuple[Array, Array]:
-        """Kernel (H, length) in float64 and the componentwise error of the computed one; not to be written to."""
-        if model.fft:
-            return _kernel_and_error(self.r, length, power, model)
+    def with_joint_errors(self, total: Term, order: int) -> Term:
+        """`total` with the errors of one recurrence for all orders where the model says so."""
+        joint = [i for i, model in enumerate(self.models) if model.joint_adjacent and not model.fft]
+        if not joint:
+            return total
+        value, error, normwise = total
+        terms, errors = correlation.adjacent_products(self.u, order, self.models)
+        drives = joint_drives(self.r.B.astype(self.kind), terms, errors, self.models, self.x0.size)
+        y, found = self._scalar_run(None, 1, self.u, self.x0, drives)
+        error[joint] = self._rounded_once(y, found)[joint]
+        return value, error, normwise
+
+    def _kernel(self, length: int, power: int, model: RoundingModel) -> tuple[Array, Array, Array]:
+        """Kernel (H, length) in float64 and the error of the computed one, entry by entry and (H,) in the 2-norm.
+
+        Not to be written to.
+        """
+        none = np.zeros(self.r.n_channels)
+        if model.fft or model.kernels == "tables":
+            kernel, error, norm = _kernel_and_error(self.r, length, power, model)
+            return kernel, error, norm
         # the backend reads the kernel off the recurrence
         kernel = _kernel_values(self.r, length, power)
         impulse = np.zeros((1, self.r.n_channels, length), self.u.dtype)
         impulse[..., :1] = 1
-        single = _Run(self.r, impulse, (model,), None)
-        return kernel, single.recurrence(None, 1, power)[1][0, 0]
+        single = _Run(self.r, impulse, (self.models[0], model), None)
+        wrong = np.zeros((2, *impulse.shape))
+        return kernel, single.linear(impulse, power, wrong)[1][1, 0], none
 
     def correlation_terms(self, mode: str, order: int, correlations: str, window: int | None) -> list[Term]:
         """The terms of order 2 … P of `kb` or `pb`."""
@@ -285,9 +339,9 @@ class _Run:
         y = factor[:, None] * value
         errors = np.empty((len(self.models), *y.shape))
         for i, model in enumerate(self.models):
-            inner = model.kernel_unit or model.unit
+            inner = kernel_unit(self.r, model)
             roundings = (power + 1) * model.product + 3 + model.depth(B.shape[-1])
-            if model.fft:
+            if model.fft or model.kernels == "tables":
                 roundings = model.product * (power + 2) + 2 * B.shape[-1] + 2
             wrong = roundings * inner * (1 + 2.0**-10) * size
             if inner != model.unit:
@@ -311,11 +365,12 @@ class _Run:
         errors, normwise = np.zeros((len(self.models), *y.shape)), np.zeros((len(self.models), *y.shape[:2]))
         exact = np.asarray(value, float)
         for i, model in enumerate(self.models):
-            approximate, error_k = self._kernel(size, power, model)
+            approximate, error_k, norm_k = self._kernel(size, power, model)
             if model.fft:
-                normwise[i] = convolution.fft_bound(approximate, _norms(error_k), exact, _norms(error[i]), model)
+                norms = _norms(error_k) + norm_k
+                normwise[i] = convolution.fft_bound(approximate, norms, exact, _norms(error[i]), model)
             else:
-                errors[i] = convolution.direct_error(approximate, error_k, exact, error[i], model)
+                errors[i] = convolution.direct_error(approximate, error_k, exact, error[i], model, norm_k)
         return y, errors, normwise
 
     def _windowed_chain(self, power: int, window: int) -> Term:
@@ -353,9 +408,10 @@ class _Run:
         last = np.empty((len(rows), channels), self.u.dtype)
         bound = np.empty((len(self.models), len(rows), channels))
         together = max(1, _WINDOW_ELEMENTS // (rows[0].size * self.x0.shape[-1]))
+        models = [model.in_working_precision for model in self.models]
         for first in range(0, len(rows), together):
             part = slice(first, first + together)
-            run = _Run(self.r, np.ascontiguousarray(rows[part]), self.models, None)
+            run = _Run(self.r, np.ascontiguousarray(rows[part]), models, None)
             values, errors, _ = run.recurrence("input", power, power, many=True)
             last[part], bound[:, part] = values[..., -1], errors[..., -1]
         y = np.moveaxis(last.reshape(batch, length, channels), 1, -1)
@@ -380,8 +436,24 @@ def _kernel_values(realization: Realization, length: int, power: int) -> Array:
 
 
 @lru_cache(maxsize=16)
-def _kernel_and_error(realization: Realization, length: int, power: int, model: RoundingModel) -> tuple[Array, Array]:
-    return _kernel_values(realization, length, power), kernel_error(realization, length, power, model)
+def _kernel_and_error(
+    realization: Realization, length: int, power: int, model: RoundingModel
+) -> tuple[Array, Array, Array]:
+    values = _kernel_values(realization, length, power)
+    inner, norm = kernel_unit(realization, model), np.zeros(len(values))
+    if model.fft or realization.structure != "dplr":
+        error = kernel_error(realization, length, power, model)
+    else:
+        # the error of Cauchy sums is known by its 2-norm, that of the last rounding entry by entry
+        before = replace(model.in_working_precision, unit=inner, table_unit=None)
+        norm = _norms(kernel_error(realization, length, power, before)) * (1 + model.unit)
+        error = (model.unit if inner < model.unit else 0.0) * np.abs(values) + model.tiny
+    if power > 1 and inner < model.unit:
+        # systems keep B̄^{∘power} in the working precision, whatever kernels are computed in
+        relative = correlation.count((power - 1) * COMPLEX_PRODUCT, np.array(model.unit))
+        wrong = relative * convolution.kernel_moduli(realization, length, power)
+        error, norm = (error, norm + _norms(wrong)) if model.fft else (error + wrong, norm)
+    return values, error, norm
 
 
 def _sliding_chain(A: Array, u: Array, power: int, window: int, output: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2, sqrt
 from typing import Literal
 
@@ -44,6 +44,17 @@ class RoundingModel:
         powers: powers of Ā are products, or exponentials exp(i log ā).
         scan_chunk: with scan='any', a number of steps after which, counted from the first, a state is passed on in
             the order of time: bracketings are any inside these chunks; None where that is not so.
+        state_unit: unit roundoff of the precision in which recurrences are computed, read-out included, where it is
+            finer than the working one, to which outputs are then rounded once; None for the working one.
+        state_tiny: smallest subnormal of that precision.
+        kernels: a kernel that is not transformed by an FFT is the answer of the recurrence to an impulse, or comes
+            from other tables: of powers (`diagonal`), Cauchy sums (`dplr`), matrix powers (`dense`).
+        table_unit: unit roundoff of the precision in which tables of powers are formed before they are rounded to
+            the working one; None where they are formed in it.
+        joint_adjacent: `kb` over adjacent index tuples, without window, of a `diagonal` system is one recurrence
+            that is driven by the sum of all orders; else one recurrence per order.
+        linear_chunk: steps Q that the linear recurrence of a `diagonal` system takes at once, by tables, wherever
+            it likes, with plain steps in between; None for plain steps only.
     """
 
     unit: float
@@ -55,6 +66,12 @@ class RoundingModel:
     scan: Literal["sequential", "any"] = "sequential"
     powers: Literal["products", "exponentials"] = "products"
     scan_chunk: int | None = None
+    state_unit: float | None = None
+    state_tiny: float | None = None
+    kernels: Literal["recurrence", "tables"] = "recurrence"
+    table_unit: float | None = None
+    joint_adjacent: bool = False
+    linear_chunk: int | None = None
 
     def __post_init__(self) -> None:
         if self.scan not in ("sequential", "any"):
@@ -63,6 +80,17 @@ class RoundingModel:
             raise ValueError(
                 f"scan_chunk={self.scan_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with scan='any'"
             )
+        if self.kernels not in ("recurrence", "tables"):
+            raise ValueError(f"kernels={self.kernels!r} is unknown; allowed: recurrence, tables")
+        if self.linear_chunk is not None and (self.scan != "sequential" or self.linear_chunk < 1):
+            raise ValueError(
+                f"linear_chunk={self.linear_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with "
+                "scan='sequential'"
+            )
+        for name in ("state_unit", "table_unit"):
+            value = getattr(self, name)
+            if value is not None and not value < self.unit:
+                raise ValueError(f"{name}={value} is not finer than unit={self.unit}; leave it out")
 
     @classmethod
     def of_dtype(
@@ -76,11 +104,50 @@ class RoundingModel:
         scan: Literal["sequential", "any"] = "sequential",
         powers: Literal["products", "exponentials"] = "products",
         scan_chunk: int | None = None,
+        state_dtype: npt.DTypeLike | None = None,
+        kernels: Literal["recurrence", "tables"] = "recurrence",
+        table_dtype: npt.DTypeLike | None = None,
+        joint_adjacent: bool = False,
+        linear_chunk: int | None = None,
     ) -> RoundingModel:
-        """The model of a real floating dtype, round to nearest."""
-        kernel_unit = None if kernel_dtype is None else unit_roundoff(kernel_dtype)
-        tiny = float(np.finfo(dtype).smallest_subnormal)
-        return cls(unit_roundoff(dtype), tiny, pairwise, fft, kernel_unit, fused, scan, powers, scan_chunk)
+        """The model of a real floating dtype, round to nearest; dtypes no finer than it count as the same."""
+        unit = unit_roundoff(dtype)
+        state_unit = _finer(state_dtype, unit)
+        return cls(
+            unit,
+            smallest_subnormal(dtype),
+            pairwise=pairwise,
+            fft=fft,
+            kernel_unit=None if kernel_dtype is None else unit_roundoff(kernel_dtype),
+            fused=fused,
+            scan=scan,
+            powers=powers,
+            scan_chunk=scan_chunk,
+            state_unit=state_unit,
+            state_tiny=None if state_unit is None or state_dtype is None else smallest_subnormal(state_dtype),
+            kernels=kernels,
+            table_unit=_finer(table_dtype, unit),
+            joint_adjacent=joint_adjacent,
+            linear_chunk=linear_chunk,
+        )
+
+    @property
+    def in_states(self) -> RoundingModel:
+        """The arithmetic of recurrences: this one, or that of `state_unit` where states are finer."""
+        if self.state_unit is None:
+            return self
+        tiny = self.tiny if self.state_tiny is None else self.state_tiny
+        return replace(self, unit=self.state_unit, tiny=tiny, state_unit=None, state_tiny=None, table_unit=None)
+
+    @property
+    def in_working_precision(self) -> RoundingModel:
+        """The same with recurrences in the working precision, which covers finer ones that are rounded at the end."""
+        return replace(self, state_unit=None, state_tiny=None)
+
+    @property
+    def finest(self) -> float:
+        """The smallest unit roundoff of a recurrence."""
+        return self.in_states.unit
 
     @property
     def product(self) -> float:
@@ -104,3 +171,13 @@ class RoundingModel:
 def unit_roundoff(dtype: npt.DTypeLike) -> float:
     """Half the distance from 1 to the next float: the largest relative error of one rounding."""
     return float(np.finfo(dtype).eps) / 2
+
+
+def smallest_subnormal(dtype: npt.DTypeLike) -> float:
+    """What an operation that underflows may lose."""
+    return float(np.finfo(dtype).smallest_subnormal)
+
+
+def _finer(dtype: npt.DTypeLike | None, unit: float) -> float | None:
+    found = None if dtype is None else unit_roundoff(dtype)
+    return found if found is not None and found < unit else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
 import numpy as np
 
-from ..backend import PRIMITIVES, Backend, Gradients, Rejection
+from ..backend import FUSED, PRIMITIVES, Arithmetic, Backend, Gradients, Rejection
 from ..problem import Problem
 from .example import Array
 
@@ -52,6 +53,9 @@ class CheckedBackend(Backend):
             arithmetic=backend.arithmetic,
         )
 
+    def arithmetic_for(self, problem: Problem) -> Arithmetic:
+        return self._backend.arithmetic_for(problem)
+
     def reject(self, problem: Problem) -> Rejection | None:
         return self._backend.reject(problem)
 
@@ -59,13 +63,16 @@ class CheckedBackend(Backend):
         return self._backend.missing_packages()
 
     def __getattr__(self, name: str) -> Any:
-        if name.removesuffix("_vjp") not in PRIMITIVES:
+        if name.removesuffix("_vjp") not in (*PRIMITIVES, *FUSED):
             raise AttributeError(name)
         method = getattr(self._backend, name)
         expected = _EXPECTED[name]
+        if name in ("scan", "cascade"):  # the two that return states
+            expected = partial(expected, finer=self.arithmetic.state_dtype)
 
         def checked(*args: Any, **options: Any) -> Any:
-            given = _arrays((args, options))
+            # `add_correlations` writes to its first argument, as its contract says.
+            given = _arrays((args[name == "add_correlations" :], options))
             before = [array.tobytes() for array in given]
             try:
                 result = method(*args, **options)
@@ -125,9 +132,9 @@ def _arrays(value: Any) -> list[Array]:
     return _arrays(value.parameters) if hasattr(value, "parameters") else []
 
 
-def _state_dtype(system: Any, u: Array) -> Any:
+def _state_dtype(system: Any, u: Array, finer: str | None) -> Any:
     is_complex = any(np.iscomplexobj(array) for array in system.parameters.values())
-    return np.result_type(u.dtype, np.complex64) if is_complex else u.dtype
+    return np.result_type(u.dtype, *([finer] if finer else []), *([np.complex64] if is_complex else []))
 
 
 def _modes(system: Any) -> tuple[int, ...]:
@@ -142,20 +149,29 @@ def _convolve(name: str, result: Any, kernel: Array, u: Array) -> None:
     check_array(name, result, u.shape, u.dtype)
 
 
-def _scan(name: str, result: Any, system: Any, u: Array, state: Any = None, **_: Any) -> None:
+def _scan(name: str, result: Any, system: Any, u: Array, state: Any = None, *, finer: str | None, **_: Any) -> None:
     y, final = _pair(name, result, "(y, final_state)")
     check_array(f"y of {name}", y, u.shape, u.dtype)
-    check_array(f"final_state of {name}", final, (u.shape[0], *_modes(system)), _state_dtype(system, u))
+    check_array(f"final_state of {name}", final, (u.shape[0], *_modes(system)), _state_dtype(system, u, finer))
 
 
 def _cascade(
-    name: str, result: Any, system: Any, u: Array, state: Any = None, *, order: int, window: int | None = None, **_: Any
+    name: str,
+    result: Any,
+    system: Any,
+    u: Array,
+    state: Any = None,
+    *,
+    order: int,
+    finer: str | None,
+    window: int | None = None,
+    **_: Any,
 ) -> None:
     y, final = _pair(name, result, "(y, final states)")
     check_array(f"y of {name}", y, u.shape, u.dtype)
     if window is None:
         shape = (u.shape[0], order, *_modes(system))
-        check_array(f"final states of {name}", final, shape, _state_dtype(system, u))
+        check_array(f"final states of {name}", final, shape, _state_dtype(system, u, finer))
 
 
 def _correlate(name: str, result: Any, u: Array, *, order: int, **_: Any) -> None:
@@ -163,6 +179,10 @@ def _correlate(name: str, result: Any, u: Array, *, order: int, **_: Any) -> Non
     check_array(f"terms of {name}", terms, (order - 1, *u.shape), u.dtype)
     if sums is not None:
         check_array(f"sums of {name}", sums, (np.shape(sums)[0], *u.shape[:2]), u.dtype)
+
+
+def _joint_scan(name: str, result: Any, system: Any, u: Array, *, order: int) -> None:
+    check_array(name, result, u.shape, u.dtype)
 
 
 def _gradients(name: str, result: Any, system: Any, u: Array, *_: Any, **__: Any) -> None:
@@ -183,6 +203,8 @@ _EXPECTED: dict[str, Any] = {
     "scan": _scan,
     "cascade": _cascade,
     "correlate": _correlate,
+    "add_correlations": _anything,
+    "joint_scan": _joint_scan,
     "kernel_vjp": _anything,
     "convolve_vjp": _anything,
     "scan_vjp": _gradients,

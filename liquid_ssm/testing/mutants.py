@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Backend, Gradients
+from ..backend import Arithmetic, Backend, Gradients
+from ..problem import Problem
 from ..registry import get_backend
 from .example import Array
 
@@ -29,6 +30,9 @@ class _Changed(Backend):
         )
         for method, replacement in replaced.items():
             self.__dict__[method] = partial(replacement, getattr(original, method))
+
+    def arithmetic_for(self, problem: Problem) -> Arithmetic:
+        return self._original.arithmetic_for(problem)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)

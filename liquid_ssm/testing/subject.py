@@ -78,9 +78,16 @@ class Subject:
         """The exact outputs; a state only in the modes s4, liquid and truncated."""
         return enclose(realization_of(example.system), example.u, state=example.state, **example.options)
 
-    def is_time_ordered(self, *bounds: Bound) -> bool:
-        """Whether outputs with these bounds were computed without looking ahead: recurrences, no FFT, no tree."""
-        return self.backend.arithmetic.scan == "sequential" and all(b.is_componentwise for b in bounds)
+    def is_time_ordered(self, *bounds: Bound, example: Example | None = None) -> bool:
+        """Whether outputs with these bounds were computed without looking ahead: recurrences, no FFT, no tree.
+
+        Args:
+            example: what was computed; without one the arithmetic is the backend's usual one.
+        """
+        arithmetic = self.backend.arithmetic
+        if example is not None:
+            arithmetic = self.backend.arithmetic_for(self._problem(example, state=example.state is not None))
+        return arithmetic.scan == "sequential" and all(b.is_componentwise for b in bounds)
 
     def _problem(self, example: Example, **needs: bool) -> Problem:
         return problem_of(example.system, example.u, example.spec, **needs)

@@ -69,7 +69,8 @@ class Case:
         """By the numpy backend."""
         given = {"u": self.u, "grad_y": self.grad_y, "state": self.state, "grad_state": self.grad_state} | changes
         u, grad_y = given.pop("u"), given.pop("grad_y")
-        found = ls.vjp(self.system, u, grad_y, mode=self.spec.mode, order=self.spec.order, **given)
+        options = {"mode": self.spec.mode, "order": self.spec.order, "backend": "numpy"}
+        found = ls.vjp(self.system, u, grad_y, **options, **given)
         parameters = {NAMES[name]: found.parameters[name] for name in self.system.parameters}
         return {"u": found.u, "state": found.state, **parameters}
 
@@ -565,3 +566,68 @@ def test_mimo_has_no_correlations() -> None:
     r = realization_of(random_system("mimo"))
     with pytest.raises(ValueError, match="mode 'pb' is not defined for mimo"):
         gradient_bounds(r, np.ones((1, 2, 3)), mode="pb", grad_y=np.ones((1, 2, 3)), model=model_of("float64"))
+
+
+# Recurrences and sums in float64 for data in float32.
+
+
+class FinerCase(Case):
+    """Gradients computed in float64 from float32 numbers, each rounded once."""
+
+    def computed(self, **changes: Any) -> dict[str, Any]:
+        wide = {"u": self.u.astype(float), "grad_y": self.grad_y.astype(float)}
+        wide |= {"state": self.state.astype(complex), "grad_state": self.grad_state.astype(complex)}
+        narrow, self.system = self.system, self.system.astype("float64")
+        found = super().computed(**wide | changes)
+        self.system = narrow
+        return {n: v.astype(np.complex64 if np.iscomplexobj(v) else np.float32) for n, v in found.items()}
+
+    def bounds(self, model: RoundingModel | None = None) -> dict[str, Any]:
+        return super().bounds(model or model_of("float32", state_dtype="float64"))
+
+
+@pytest.mark.parametrize("structure", DISCRETE_STRUCTURES)
+@pytest.mark.parametrize("mode", RECURRENT)
+def test_gradients_of_finer_recurrences_are_rounded_once(structure: str, mode: str) -> None:
+    ratios = []
+    for seed, length in enumerate((1, 2, 5, 12)):
+        case = FinerCase(structure, mode, "float32", seed, length, decay=0.1, drive=(0.5, 1e-2)[seed % 2])
+        computed, exact, bounds = case.computed(), case.exact(), case.bounds()
+        assert exceeded(computed, exact, bounds) == []
+        by_moduli = case.bounds(model_of("float32", state_dtype="float64", scan="any"))
+        assert exceeded(computed, exact, by_moduli) == []
+        for name, value in computed.items():
+            error = np.abs(value - to_float(exact[name]))
+            ratios += list((bounds[name][error > 0] / error[error > 0]).ravel())
+            if length > 2:
+                # moved to the next floats but one, which two roundings could reach and one cannot
+                moved = value.real + 3 * np.spacing(value.real) + 1j * value.imag
+                assert exceeded({name: moved if np.iscomplexobj(value) else moved.real}, exact, bounds) == [name]
+    assert np.median(ratios) < 5
+
+
+@pytest.mark.parametrize("mode", RECURRENT)
+def test_gradients_in_the_working_precision_exceed_the_bounds_of_finer_ones(mode: str) -> None:
+    case = FinerCase("diagonal", mode, "float32", 3, 40, decay=0.05, drive=0.1)
+    exact = case.exact("longdouble")
+    assert exceeded(case.computed(), exact, case.bounds()) == []
+    assert set(exceeded(Case.computed(case), exact, case.bounds())) >= {"u", "A", "B"}
+
+
+@pytest.mark.parametrize("spec", [s for s in SPECS if s.mode in ("kb", "pb")], ids=lambda s: s.label)
+def test_composed_gradients_keep_the_working_precision(spec: ModeSpec) -> None:
+    system = random_system("diagonal", n_channels=1, n_modes=2, drive=0.3, seed=1).astype("float32")
+    u, grad_y = np.random.default_rng(0).normal(size=(2, 1, 1, 6)).astype(np.float32)
+    arguments: dict[str, Any] = {"mode": spec.mode, "grad_y": grad_y, "order": spec.order}
+    arguments |= {"correlations": spec.correlations, "window": spec.window}
+    plain, finer = (
+        gradient_bounds(realization_of(system), u, model=model_of("float32", state_dtype=d), **arguments)
+        for d in (None, "float64")
+    )
+    one = spec.order == 1 or (spec.mode, spec.correlations, spec.window) == ("kb", "all", None)
+    for name, bound in plain.items():
+        assert np.all(finer[name] < bound / 2) if one else np.array_equal(finer[name], bound), name
+    tables = model_of("float32", kernels="tables")
+    wider = gradient_bounds(realization_of(system), u, model=tables, **arguments)
+    assert all(np.all(wider[name] >= plain[name]) for name in plain)
+    assert one or np.any(wider["B"] > plain["B"])

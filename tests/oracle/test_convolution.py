@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import fft
 
-from liquid_ssm.oracle.convolution import _worst_gain, direct_error, fft_bound, transform_error, twiddle_error
+from liquid_ssm.oracle.convolution import (
+    _worst_gain,
+    direct_error,
+    fft_bound,
+    kernel_and_size,
+    kernel_moduli,
+    transform_error,
+    twiddle_error,
+)
 from liquid_ssm.oracle.rounding import RoundingModel
+from liquid_ssm.rounding_errors import realization_of
+from liquid_ssm.testing.strategies import random_system
 
 MODEL = RoundingModel.of_dtype("float32")
 DOUBLE = RoundingModel.of_dtype("float64")
@@ -202,3 +213,31 @@ def test_the_worst_gain_is_that_of_the_largest_frequencies():
         assert np.linalg.norm(D * np.sqrt(spectrum)) / math.sqrt(size) <= found
     assert _worst_gain(spectrum, np.array(0.0), np.array(0.0)) == 0
     assert _worst_gain(spectrum, np.array(2.0), np.array(2.0)) == pytest.approx(2 * math.sqrt(spectrum.mean()))
+
+
+def test_moduli_of_a_kernel_bound_what_an_error_of_the_input_vector_does():
+    rng = np.random.default_rng(0)
+    for structure in ("diagonal", "dplr", "dense"):
+        system = realization_of(random_system(structure, n_channels=2, n_modes=3, drive=0.5))
+        moduli = kernel_moduli(system, 30, 2)
+        turned = 0.0
+        for _ in range(20):
+            # B̄² off by a relative 1e-6 in any direction
+            wrong = 1 + 5e-7 * np.exp(2j * np.pi * rng.random(system.B.shape))
+            wrong = wrong.real if structure == "dense" else wrong
+            found = kernel_and_size(replace(system, B=system.B * wrong), 30, 2)[0]
+            turned = np.maximum(turned, np.abs(found - kernel_and_size(system, 30, 2)[0]))
+        assert np.all(turned <= 1e-6 * moduli * (1 + 1e-5))
+        assert np.median(turned / (1e-6 * moduli)) > 0.1
+
+
+def test_a_direct_sum_with_an_error_known_by_its_norm():
+    """The error of a kernel that has a norm only may sit anywhere: at the entries that meet the largest inputs."""
+    kernel, none = np.array([[1.0, -0.5, 0.25]]), np.zeros((1, 3))
+    source = np.array([[[3.0, 0.0, 4.0, 1e-200, 2e-200]]])
+    model = RoundingModel(2.0**-24, 0.0)
+    with_norm = direct_error(kernel, none, source, np.zeros_like(source), model, np.array([1e-3]))
+    without = direct_error(kernel, none, source, np.zeros_like(source), model)
+    seen = np.array([3, 3, 5, 4, 4])
+    assert np.all(with_norm[0, 0] - without[0, 0] >= 1e-3 * seen * (1 - 1e-6))
+    assert np.all(with_norm[0, 0] - without[0, 0] <= 1e-3 * seen * (1 + 1e-6))

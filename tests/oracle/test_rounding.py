@@ -127,3 +127,27 @@ def test_bad_scans_are_named():
         RoundingModel.of_dtype("float32", scan="any", scan_chunk=0)
     with pytest.raises(ValueError, match="scan_chunk=8 with scan='sequential'"):
         RoundingModel.of_dtype("float32", scan_chunk=8)
+
+
+def test_finer_states_and_tables_are_those_of_a_finer_dtype():
+    model = RoundingModel.of_dtype("float32", state_dtype="float64", table_dtype="float64", pairwise=True)
+    assert (model.unit, model.state_unit, model.table_unit) == (2.0**-24, 2.0**-53, 2.0**-53)
+    states = model.in_states
+    assert (states.unit, states.tiny, states.state_unit) == (2.0**-53, 2.0**-1074, None)
+    assert states.pairwise
+    assert model.finest == 2.0**-53
+    assert model.in_working_precision.finest == model.in_working_precision.unit == 2.0**-24
+    same = RoundingModel.of_dtype("float64", state_dtype="float64", table_dtype="float32")
+    assert (same.state_unit, same.table_unit) == (None, None)
+    assert same.in_states is same
+
+
+def test_bad_kernels_chunks_and_precisions_are_named():
+    with pytest.raises(ValueError, match="kernels='fft' is unknown; allowed: recurrence, tables"):
+        RoundingModel.of_dtype("float32", kernels="fft")
+    with pytest.raises(ValueError, match="linear_chunk=0 with scan='sequential'"):
+        RoundingModel.of_dtype("float32", linear_chunk=0)
+    with pytest.raises(ValueError, match="linear_chunk=8 with scan='any'"):
+        RoundingModel.of_dtype("float32", linear_chunk=8, scan="any")
+    with pytest.raises(ValueError, match=r"state_unit=[0-9.]+ is not finer"):
+        RoundingModel(2.0**-24, 0.0, state_unit=0.5)
