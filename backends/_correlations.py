@@ -36,7 +36,7 @@ def correlate(
 
     The final sums are None where the kind has none: for `products` and with a window.
     """
-    sums, v = _checked(u, order, kind, window, sums, previous)
+    sums, v = checked(u, order, kind, window, sums, previous)
     n = v.shape[-1] - u.shape[-1]
     if kind == "elementary":
         if window is not None:
@@ -67,7 +67,7 @@ def correlate_vjp(
 ) -> tuple[Array, Array | None, Array | None]:
     """Gradients of u, of `sums` and of `previous`; None for the last two where they were not given."""
     given = sums
-    sums, v = _checked(u, order, kind, window, sums, previous)
+    sums, v = checked(u, order, kind, window, sums, previous)
     n = v.shape[-1] - u.shape[-1]
     stateful = kind != "products" and window is None
     if grad_sums is not None and not stateful:
@@ -106,7 +106,7 @@ def _last(values: Array, start: Array) -> Array:
     return np.array(values[..., -1] if values.shape[-1] else start)
 
 
-def _checked(
+def checked(
     u: Array, order: int, kind: str, window: int | None, sums: Array | None, previous: Array | None
 ) -> tuple[Array | None, Array]:
     """The sums in u's dtype, and u with as many of the inputs before it as the terms can reach."""

@@ -25,6 +25,7 @@ def apply(
     correlations: str = "all",
     window: int | None = None,
     backend: str | Backend | None = None,
+    tolerance: float | None = None,
     state: Any = None,
     return_state: bool = False,
 ) -> Any:
@@ -39,6 +40,9 @@ def apply(
         window: restrict correlations to the newest `window` inputs, >= order; `kb` and `pb`.
         backend: a name, or a `Backend` of your own; None takes the first that accepts the problem, in the fixed
             order of `liquid_ssm.registry.backend_names()`, and says so on the logger `liquid_ssm` (level INFO).
+        tolerance: largest error of a state, relative to the largest modulus it takes, that rounding may cause; with
+            backend=None only.  Where float32 data with a float32 state cannot promise it, the state is kept in float64
+            (backend `numba-wide-state`); see `liquid_ssm.tolerance`.
         state: x_{-1} (batch, H, M), or the state that an earlier call returned; None is rest.
         return_state: also return the final state.
 
@@ -56,6 +60,12 @@ def apply(
     u = check_input(system, u)
     system = system.astype(u.dtype)
     problem = problem_of(system, u, spec, state=return_state or state is not None)
+    if tolerance is not None:
+        if backend is not None or system.structure == "integrator":
+            raise ParameterError("a tolerance chooses the backend; give tolerance or backend, and a discrete system.")
+        from .tolerance import backend_for
+
+        backend = backend_for(system, problem, float(np.abs(u).max(initial=0.0)), tolerance)
     if system.structure == "integrator":
         if backend not in (None, "numpy"):
             raise BackendRejected(

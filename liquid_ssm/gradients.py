@@ -32,8 +32,9 @@ def run_vjp(
     Returns:
         Gradients: complex ones are dL/dRe + i·dL/dIm.
     """
-    start = initial_state(system, spec, u, state)
-    final = None if grad_state is None else initial_state(system, spec, u, grad_state)
+    fine = backend.arithmetic.state_dtype
+    start = initial_state(system, spec, u, state, fine)
+    final = None if grad_state is None else initial_state(system, spec, u, grad_state, fine)
     if spec.mode == "liquid":
         return backend.scan_vjp(system, u, start, grad_y, final, liquid=True)  # type: ignore[no-any-return]
     if spec.mode == "s4":

@@ -87,7 +87,7 @@ def run(
         carry: the final state is wanted.
     """
     carry = carry or state is not None
-    start = initial_state(system, spec, u, state) if carry else None
+    start = initial_state(system, spec, u, state, backend.arithmetic.state_dtype) if carry else None
     if spec.mode == "liquid":
         y, final = backend.scan(system, u, start, liquid=True)
     elif spec.mode == "s4":
@@ -116,6 +116,9 @@ def _with_correlations(
         y, x = backend.cascade(system, u, start.x if start else None, order=spec.order, kind="truncated")
         return y, State(x) if carry else None
 
+    if spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is None and not carry:
+        if spec.order > 1 and backend.capabilities.fuses("joint_scan", system.structure):
+            return backend.joint_scan(system, u, order=spec.order), None
     y, x0 = _linear(backend, system, u, start.x[:, 0] if start else None, carry)
     states: list[Array] = [x0]
     sums = None
@@ -126,17 +129,20 @@ def _with_correlations(
     extended = u if previous is None else np.concatenate([previous, u], axis=-1)
 
     if spec.order > 1 and spec.mode == "pb":
-        terms, sums = backend.correlate(
-            u,
-            order=spec.order,
-            kind="elementary" if spec.correlations == "all" else "running",
-            window=spec.window,
-            sums=order_first(start.sums) if start else None,
-            previous=previous,
-        )
+        options = {
+            "order": spec.order,
+            "kind": "elementary" if spec.correlations == "all" else "running",
+            "sums": order_first(start.sums) if start else None,
+            "previous": previous,
+        }
+        responses = [input_power_response(backend, system, p) for p in orders]
+        if spec.window is None and backend.capabilities.fuses("add_correlations", system.structure):
+            sums = backend.add_correlations(y, u, np.stack(responses), **options)
+        else:
+            terms, sums = backend.correlate(u, window=spec.window, **options)
+            for response, term in zip(responses, terms, strict=True):
+                y = y + response[:, None] * term
         sums = order_first(sums)
-        for p in orders:
-            y = y + input_power_response(backend, system, p)[:, None] * terms[p - 2]
     elif spec.correlations == "all":
         for p in orders:
             powered = system.with_input_power(p)
@@ -200,11 +206,14 @@ def state_shapes(system: Any, spec: ModeSpec, batch: int) -> dict[str, tuple[int
     return shapes
 
 
-def initial_state(system: Any, spec: ModeSpec, u: Array, state: Any) -> Any:
+def initial_state(system: Any, spec: ModeSpec, u: Array, state: Any, state_dtype: str | None = None) -> Any:
     """The state in the form that `spec` carries; zeros for None.
 
     A plain array with the shape of one linear state is x_{-1}; in the forms with several linear states it
     is the first (order 1), the others start at rest.
+
+    Args:
+        state_dtype: real dtype of linear states where it is finer than u's (`Arithmetic.state_dtype`).
 
     Raises:
         ShapeError: no form that this mode takes.
@@ -214,7 +223,8 @@ def initial_state(system: Any, spec: ModeSpec, u: Array, state: Any) -> Any:
     stacked = spec.has_order
     real = np.dtype(u.dtype)
     is_complex = any(np.iscomplexobj(a) for a in system.parameters.values())
-    kinds = {"x": np.result_type(real, np.complex64) if is_complex else real, "sums": real, "inputs": real}
+    fine = np.result_type(real, state_dtype) if state_dtype else real
+    kinds = {"x": np.result_type(fine, np.complex64) if is_complex else fine, "sums": real, "inputs": real}
     parts = {name: np.zeros(shape, kinds[name]) for name, shape in shapes.items()}
     structured = stacked and spec.mode != "truncated"
     if isinstance(state, State):

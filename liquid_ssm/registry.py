@@ -14,8 +14,10 @@ ENTRY_POINT_GROUP = "liquid_ssm.backends"
 
 # Faster first.  `default_backend` takes the first that does not reject; docs/backends.md says so.
 BUILT_IN: tuple[tuple[str, str], ...] = (
+    ("numba", "liquid_ssm.backends.numba_backend:NumbaBackend"),
     ("scipy", "liquid_ssm.backends.scipy_backend:SciPyBackend"),
     ("numpy", "liquid_ssm.backends.numpy_backend:NumPyBackend"),
+    ("numba-wide-state", "liquid_ssm.backends.numba_backend:float64_state"),
 )
 
 

@@ -1,0 +1,276 @@
+"""Scans and cascades of diagonal systems: arrays in, tiles of work to the threads, arrays out."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from liquid_ssm.backend import Gradients
+from liquid_ssm.systems import DiagonalSystem
+
+from .cascade import cascade_tiles
+from .cascade_adjoint import cascade_adjoint_tiles
+from .scan import COMPONENTS, scan_tiles
+from .scan_adjoint import scan_adjoint_tiles
+from .threads import share
+from .tiles import Layout, choose_layout
+
+Array = npt.NDArray[Any]
+
+# Packed parameters of systems that are still in use; a few layouts each (training and inference, say).
+_packs: WeakKeyDictionary[DiagonalSystem, dict[Any, Array]] = WeakKeyDictionary()
+_KEPT = 4
+
+
+def packed(system: DiagonalSystem, layout: Layout, dtype: Any) -> Array:
+    """(packs, depth · COMPONENTS · W): what `scan_tiles` reads, made once for a system and layout."""
+    known = _packs.setdefault(system, {})
+    key = (layout, np.dtype(dtype))
+    if key not in known:
+        planes = [part for p in (system.A_bar, system.B_bar, system.C) for part in (p.real, p.imag)]
+        if len(known) >= _KEPT:
+            known.pop(next(iter(known)))
+        known[key] = np.ascontiguousarray(layout.packed(planes, dtype)).reshape(layout.packs, layout.depth * COMPONENTS * layout.lanes)
+    return known[key]
+
+
+class Tiles:
+    """One call's rows, laid out.
+
+    Args:
+        system: diagonal, in the precision of u.
+        u: (batch, H, L).
+        state_dtype: real dtype to compute in, None for u's.
+        pieces: into how many pieces of equal length each row is cut, from its beginning.
+    """
+
+    def __init__(
+        self, system: DiagonalSystem, u: Array, state_dtype: npt.DTypeLike | None = None, pieces: int = 1
+    ) -> None:
+        self.system, self.shape = system, u.shape
+        batch, n_channels, length = u.shape
+        self.dtype = np.dtype(u.dtype if state_dtype is None else state_dtype)
+        complex_state = any(np.iscomplexobj(p) for p in system.parameters.values())
+        self.kind = np.result_type(self.dtype, np.complex64) if complex_state else self.dtype
+        self.u = np.ascontiguousarray(u).reshape(-1)
+        self.layout = choose_layout(batch * n_channels * pieces, n_channels, system.n_modes, self.dtype, pieces)
+        self.packs = packed(system, self.layout, self.dtype)
+        self.length = length // pieces
+        rows = np.arange(max(self.layout.rows, 1))
+        starts = (rows // pieces) * length + (rows % pieces) * self.length
+        self.offsets = starts[self.layout.row_of_lane]
+
+    def planes(self, states: Array | None) -> Array:
+        """States (rows, M), or None for rest, as `scan_tiles` has them: (tiles, depth · 2 · W)."""
+        layout = self.layout
+        return layout.state_in(states, self.dtype).reshape(layout.tiles, layout.depth * 2 * layout.lanes)
+
+    def rows(self, planes: Array) -> Array:
+        """The inverse of `planes`."""
+        layout = self.layout
+        return layout.state_out(planes.reshape(layout.tiles, layout.depth, 2, layout.lanes), self.kind)
+
+    def orders_in(self, states: Array | None, order: int) -> Array:
+        """(batch, order, H, M), or None for rest, as `cascade_tiles` has them: (tiles, depth · order · 2 · W)."""
+        layout = self.layout
+        planes = np.zeros((layout.tiles, layout.depth, order, 2, layout.lanes), self.dtype)
+        if states is not None:
+            for p in range(order):
+                planes[:, :, p] = layout.state_in(states[:, p].reshape(layout.rows, self.system.n_modes), self.dtype)
+        return planes.reshape(layout.tiles, layout.depth * order * 2 * layout.lanes)
+
+    def orders_out(self, planes: Array, order: int) -> Array:
+        """The inverse of `orders_in`."""
+        layout, (batch, n_channels, _) = self.layout, self.shape
+        split = planes.reshape(layout.tiles, layout.depth, order, 2, layout.lanes)
+        states = np.empty((batch, order, n_channels, self.system.n_modes), self.kind)
+        for p in range(order):
+            states[:, p] = layout.state_out(split[:, :, p], self.kind).reshape(states[:, p].shape)
+        return states
+
+    def gradients(self, sums: Array) -> dict[str, Array]:
+        """Gradients by name, in the dtypes of the parameters, from the sums of every tile."""
+        layout = self.layout
+        split = sums.reshape(layout.tiles, layout.depth, COMPONENTS, layout.lanes)
+        parts = layout.unpacked(split) if layout.rows else np.zeros((COMPONENTS, *self.system.C.shape))
+        found = {}
+        for i, (name, parameter) in enumerate(self.system.parameters.items()):
+            gradient = np.empty(parameter.shape, parameter.dtype)
+            gradient.real = parts[2 * i]
+            if np.iscomplexobj(gradient):
+                gradient.imag = parts[2 * i + 1]
+            found[name] = gradient
+        return found
+
+
+def run_scan(tiles: Tiles, states: Array, *, liquid: bool, threads: int) -> Array:
+    """y of all rows, in the shape that `tiles` were made for; `states` are replaced by the final ones."""
+    layout, y = tiles.layout, np.empty(tiles.shape, tiles.u.dtype)
+
+    def work(first: int, end: int) -> None:
+        scan_tiles(
+            tiles.packs,
+            tiles.offsets,
+            layout.rows,
+            layout.group,
+            tiles.u,
+            y.reshape(-1),
+            states,
+            tiles.length,
+            tiles.system.weight,
+            liquid,
+            first,
+            end,
+        )
+
+    share(work, layout.tiles, threads)
+    return y
+
+
+def scan(
+    system: DiagonalSystem,
+    u: Array,
+    state: Array | None,
+    *,
+    liquid: bool,
+    threads: int,
+    state_dtype: npt.DTypeLike | None = None,
+) -> tuple[Array, Array]:
+    """Eq. 11, or Eq. 2 without `liquid`: y (batch, H, L) and the final state (batch, H, M)."""
+    tiles = Tiles(system, u, state_dtype)
+    states = tiles.planes(_rows(state))
+    y = run_scan(tiles, states, liquid=liquid, threads=threads)
+    return y, tiles.rows(states).reshape(u.shape[0], *system.C.shape)
+
+
+def _rows(state: Array | None) -> Array | None:
+    """(batch, H, M) as (batch · H, M)."""
+    return None if state is None else state.reshape(state.shape[0] * state.shape[1], state.shape[2])
+
+
+def scan_vjp(
+    system: DiagonalSystem,
+    u: Array,
+    state: Array | None,
+    grad_y: Array | None,
+    grad_state: Array | None,
+    *,
+    liquid: bool,
+    threads: int,
+    state_dtype: npt.DTypeLike | None = None,
+) -> Gradients:
+    """Adjoint of `scan`; the gradient of the state is (batch, H, M)."""
+    tiles = Tiles(system, u, state_dtype)
+    layout = tiles.layout
+    states, adjoints = tiles.planes(_rows(state)), tiles.planes(_rows(grad_state))
+    grad_u = np.empty(u.shape, u.dtype)
+    cotangent = np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)
+    sums = np.zeros((layout.tiles, layout.depth * COMPONENTS * layout.lanes))
+
+    def work(first: int, end: int) -> None:
+        scan_adjoint_tiles(
+            tiles.packs,
+            tiles.offsets,
+            layout.rows,
+            layout.group,
+            tiles.u,
+            cotangent.reshape(-1),
+            grad_u.reshape(-1),
+            states,
+            adjoints,
+            sums,
+            tiles.length,
+            system.weight,
+            liquid,
+            first,
+            end,
+        )
+
+    share(work, layout.tiles, threads)
+    return Gradients(
+        tiles.gradients(sums), grad_u, tiles.rows(adjoints).reshape(u.shape[0], *system.C.shape)
+    )
+
+
+def cascade(
+    system: DiagonalSystem,
+    u: Array,
+    states: Array | None,
+    *,
+    order: int,
+    chain: bool,
+    threads: int,
+    state_dtype: npt.DTypeLike | None = None,
+) -> tuple[Array, Array]:
+    """Eq. 12, or the chains of Eq. 14: y (batch, H, L) and the final states (batch, order, H, M)."""
+    tiles = Tiles(system, u, state_dtype)
+    layout = tiles.layout
+    planes = tiles.orders_in(states, order)
+    y = np.empty(u.shape, u.dtype)
+
+    def work(first: int, end: int) -> None:
+        cascade_tiles(
+            tiles.packs,
+            tiles.offsets,
+            layout.rows,
+            layout.group,
+            tiles.u,
+            y.reshape(-1),
+            planes,
+            order,
+            chain,
+            tiles.length,
+            system.weight,
+            first,
+            end,
+        )
+
+    share(work, layout.tiles, threads)
+    return y, tiles.orders_out(planes, order)
+
+
+def cascade_vjp(
+    system: DiagonalSystem,
+    u: Array,
+    states: Array | None,
+    grad_y: Array | None,
+    grad_states: Array | None,
+    *,
+    order: int,
+    chain: bool,
+    threads: int,
+    state_dtype: npt.DTypeLike | None = None,
+) -> Gradients:
+    """Adjoint of `cascade`; the gradient of the states is (batch, order, H, M)."""
+    tiles = Tiles(system, u, state_dtype)
+    layout = tiles.layout
+    planes, adjoints = tiles.orders_in(states, order), tiles.orders_in(grad_states, order)
+    grad_u = np.empty(u.shape, u.dtype)
+    cotangent = np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)
+    sums = np.zeros((layout.tiles, layout.depth * COMPONENTS * layout.lanes))
+
+    def work(first: int, end: int) -> None:
+        cascade_adjoint_tiles(
+            tiles.packs,
+            tiles.offsets,
+            layout.rows,
+            layout.group,
+            tiles.u,
+            cotangent.reshape(-1),
+            grad_u.reshape(-1),
+            planes,
+            adjoints,
+            sums,
+            order,
+            chain,
+            tiles.length,
+            system.weight,
+            first,
+            end,
+        )
+
+    share(work, layout.tiles, threads)
+    return Gradients(tiles.gradients(sums), grad_u, tiles.orders_out(adjoints, order))

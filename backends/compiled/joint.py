@@ -1,0 +1,147 @@
+"""`kb` over adjacent index tuples as one recurrence: all orders share Ā and C, so their drives are added up.
+
+x_k = ā x_{k-1} + Σ_p b̄^p c_p(k), c_p(k) = u_k u_{k-1} … u_{k-p+1}, y_k = weight · Re(C x_k) (Eq. 14).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from liquid_ssm.systems import DiagonalSystem
+
+from .caching import compiled, inlined
+from .diagonal import Tiles
+from .scan import STEPS, clear, difference, linear_step
+from .simd import fma, load, splat, store, width
+from .threads import share
+from .tiles import read_rows, write_rows
+
+Array = npt.NDArray[Any]
+
+
+@inlined
+def _products(inputs, products, steps, order):  # type: ignore[no-untyped-def]
+    """c_p(t) to products[(t · order + p - 1) · W], from inputs that begin order - 1 steps before the block."""
+    w = width(inputs)
+    for t in range(steps):
+        newest = load(inputs, (t + order - 1) * w)
+        store(products, t * order * w, newest)
+        for p in range(1, order):
+            newest = newest * load(inputs, (t + order - 1 - p) * w)
+            store(products, (t * order + p) * w, newest)
+
+
+@inlined
+def _joint_mode(pack, o, products, steps, order, state, s, real, imaginary):  # type: ignore[no-untyped-def]
+    """One mode over one block; the drive begins with the highest order, which is the smallest as a rule."""
+    w = width(state)
+    ar, ai, cr, ci = load(pack, o), load(pack, o + w), load(pack, o + 2 * w), load(pack, o + 3 * w)
+    powers = o + 4 * w
+    xr, xi = load(state, s), load(state, s + w)
+    if order == 3:
+        br, bi = load(pack, powers), load(pack, powers + w)
+        dr, di = load(pack, powers + 2 * w), load(pack, powers + 3 * w)
+        er, ei = load(pack, powers + 4 * w), load(pack, powers + 5 * w)
+        for t in range(steps):
+            at = 3 * t * w
+            first, second, third = load(products, at), load(products, at + w), load(products, at + 2 * w)
+            wr = fma(br, first, fma(dr, second, er * third))
+            wi = fma(bi, first, fma(di, second, ei * third))
+            xr, xi = linear_step(ar, ai, wr, wi, xr, xi)
+            store(real, t * w, fma(cr, xr, load(real, t * w)))
+            store(imaginary, t * w, fma(ci, xi, load(imaginary, t * w)))
+    else:
+        for t in range(steps):
+            last = order - 1
+            product = load(products, (t * order + last) * w)
+            wr = load(pack, powers + 2 * last * w) * product
+            wi = load(pack, powers + (2 * last + 1) * w) * product
+            for lower in range(last):
+                p = last - 1 - lower
+                product = load(products, (t * order + p) * w)
+                wr = fma(load(pack, powers + 2 * p * w), product, wr)
+                wi = fma(load(pack, powers + (2 * p + 1) * w), product, wi)
+            xr, xi = linear_step(ar, ai, wr, wi, xr, xi)
+            store(real, t * w, fma(cr, xr, load(real, t * w)))
+            store(imaginary, t * w, fma(ci, xi, load(imaginary, t * w)))
+    store(state, s, xr)
+    store(state, s + w, xi)
+
+
+@compiled
+def joint_tiles(packs, offsets, rows, group, u, y, states, order, length, weight, first, end):  # type: ignore[no-untyped-def]
+    """Tiles `first` … `end` - 1.
+
+    Args:
+        packs: (packs, depth · (4 + 2 · order) · W): Ā, C, then B̄^p for p = 1 … order.
+        others: as in `scan_tiles`.
+    """
+    n_packs = packs.shape[0]
+    w = width(states)
+    depth = states.shape[1] // (2 * w)
+    per_tile = w // group
+    components = 4 + 2 * order
+    inputs = np.empty((STEPS + order - 1) * w, states.dtype)
+    products = np.empty(STEPS * order * w, states.dtype)
+    real = np.empty(STEPS * w, states.dtype)
+    imaginary = np.empty(STEPS * w, states.dtype)
+    block = np.empty(w * w, states.dtype)
+    nothing = splat(states.dtype.type(0))
+    for tile in range(first, end):
+        pack, state, places = packs[tile % n_packs], states[tile], offsets[tile]
+        n_rows = min(per_tile, rows - tile * per_tile)
+        for t in range(order - 1):
+            store(inputs, t * w, nothing)
+        for start in range(0, length, STEPS):
+            steps = min(STEPS, length - start)
+            read_rows(u, places, 0, start, steps, inputs, (order - 1) * w)
+            _products(inputs, products, steps, order)
+            clear(real, steps)
+            clear(imaginary, steps)
+            for v in range(depth):
+                _joint_mode(pack, v * components * w, products, steps, order, state, v * 2 * w, real, imaginary)
+            difference(real, imaginary, steps, weight)
+            write_rows(real, steps, group, n_rows, y, places, 0, start, block)
+            for t in range(order - 1):
+                store(inputs, t * w, load(inputs, (steps + t) * w))
+
+
+def joint_scan(
+    system: DiagonalSystem, u: Array, *, order: int, threads: int, state_dtype: npt.DTypeLike | None = None
+) -> Array:
+    """y (batch, H, L) from rest.
+
+    Accuracy: B̄^p is computed in float64 and rounded once; c_p has p - 1 products behind it, the drive is a chain of
+    `order` multiply-adds, highest order first, to which Ā x is accumulated.
+    """
+    tiles = Tiles(system, u, state_dtype)
+    layout, y = tiles.layout, np.empty(u.shape, u.dtype)
+    B_bar = system.B_bar.astype(np.complex128)
+    powers = [B_bar]
+    for _ in range(order - 1):
+        powers.append(powers[-1] * B_bar)
+    planes = [part for p in (system.A_bar, system.C, *powers) for part in (p.real, p.imag)]
+    packs = layout.packed(planes, tiles.dtype).reshape(layout.packs, layout.depth * len(planes) * layout.lanes)
+    states = tiles.planes(None)
+
+    def work(first: int, end: int) -> None:
+        joint_tiles(
+            packs,
+            tiles.offsets,
+            layout.rows,
+            layout.group,
+            tiles.u,
+            y.reshape(-1),
+            states,
+            order,
+            tiles.length,
+            system.weight,
+            first,
+            end,
+        )
+
+    share(work, layout.tiles, threads)
+    return y

@@ -1,0 +1,58 @@
+"""Independent pieces of work on several cores; which thread takes which piece changes no result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+if hasattr(os, "register_at_fork"):
+    # The threads of a pool do not exist in a child process.
+    os.register_at_fork(after_in_child=_pools.clear)
+
+
+def available_threads() -> int:
+    """Numba's setting (`NUMBA_NUM_THREADS`), at most the cores that this process may run on."""
+    from numba import config
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(int(config.NUMBA_NUM_THREADS), allowed))
+
+
+def share(work: Callable[[int, int], None], pieces: int, threads: int, at_once: int = 1) -> None:
+    """Call work(first, end) until it has covered the pieces 0 … `pieces` - 1, on up to `threads` threads.
+
+    Args:
+        work: releases the interpreter's lock; pieces must not depend on each other.
+        pieces: number of pieces.
+        threads: the calling thread included.
+        at_once: pieces that are taken at a time.
+    """
+    batches = -(-pieces // at_once)
+    threads = min(threads, batches)
+    if threads <= 1:
+        if pieces:
+            work(0, pieces)
+        return
+    # Whoever is free takes the next pieces: cores of a shared machine are not equally fast.
+    ticket = count()
+
+    def take() -> None:
+        while (i := next(ticket)) < batches:
+            work(i * at_once, min((i + 1) * at_once, pieces))
+
+    helpers = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
+    try:
+        take()
+    finally:
+        for helper in helpers:
+            helper.result()
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    if size not in _pools:
+        _pools[size] = ThreadPoolExecutor(size, thread_name_prefix="liquid-ssm")
+    return _pools[size]

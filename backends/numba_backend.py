@@ -1,0 +1,499 @@
+"""Backend `numba`: recurrences compiled for this machine, in explicit vectors and on all cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from liquid_ssm.backend import (
+    Arithmetic,
+    Backend,
+    Capabilities,
+    CascadeKind,
+    CorrelationKind,
+    Gradients,
+    Rejection,
+)
+from liquid_ssm.errors import BackendRejected, ParameterError, unknown_name
+from liquid_ssm.problem import ModeSpec, Problem
+from liquid_ssm.systems import DiagonalSystem, DPLRSystem, System
+
+from ._arguments import at_least, optional, shaped, signal
+from ._correlations import checked
+
+Array = npt.NDArray[Any]
+
+_STRUCTURES = ("diagonal", "dplr")
+
+
+@final
+class NumbaBackend(Backend):
+    """Every primitive on diagonal and diagonal-plus-low-rank systems, with its vector-Jacobian product.
+
+    A system is cast to u's precision first.  A state is complex exactly if a parameter of the system is.  Inputs are
+    never written to and results never share memory with them.  The first call with a dtype compiles (some seconds,
+    kept on disk for later processes).
+
+    Args:
+        threads: at most so many; by default what Numba is set to (`NUMBA_NUM_THREADS`), at most the cores that this
+            process may use.  No result depends on it, in any bit.
+        state_dtype: `float64` computes recurrences of float32 data, states included, in float64 and rounds y once; the
+            states that are returned are float64 too.
+
+    Raises:
+        ParameterError: threads below 1, or another state_dtype.
+
+    Accuracy:
+        Multiply-adds are fused; sums over modes run in an order that depends on the shape.  Recurrences run in the
+        order of time but for scans of few rows over many steps (`arithmetic_for`).  docs/bounds.md counts the
+        operations.
+    """
+
+    name = "numba"
+    requires = ("numba", "platformdirs")
+    install = "pip install 'liquid-ssm[numba]'"
+    capabilities = Capabilities(
+        primitives={
+            "kernel": _STRUCTURES,
+            "convolve": (),
+            "scan": _STRUCTURES,
+            "cascade": _STRUCTURES,
+            "correlate": (),
+        },
+        fused={"add_correlations": (), "joint_scan": ("diagonal",)},
+        gradients=True,
+    )
+    linear_method = "recurrence"
+    arithmetic = Arithmetic(
+        summation="any",
+        fused=None,
+        kernels="tables",
+        kernel_dtype="float64",
+        table_dtype="float64",
+        joint_adjacent=True,
+    )
+
+    def __init__(self, threads: int | None = None, state_dtype: str | None = None) -> None:
+        self._threads = None if threads is None else at_least("threads", threads, 1)
+        if state_dtype not in (None, "float64"):
+            raise ParameterError(
+                f"state_dtype is {state_dtype!r}; allowed: 'float64' for a float64 state under float32 data, None for "
+                "u's own dtype."
+            )
+        self.state_dtype = state_dtype
+
+    @property
+    def threads(self) -> int:
+        """Threads that a call may use."""
+        from .compiled.threads import available_threads
+
+        return available_threads() if self._threads is None else self._threads
+
+    def arithmetic_for(self, problem: Problem) -> Arithmetic:
+        """How a problem of this shape is rounded.
+
+        The linear recurrence takes chunks at once where that is faster, and a scan of few rows and many steps runs in
+        pieces; gradients never do.
+        """
+        if problem.structure != "diagonal" or problem.gradient or problem.length <= 1:
+            return self.arithmetic
+        linear = problem.spec.mode in ("s4", "kb", "pb")
+        chunk = self._chunk(problem) if linear else None
+        if chunk is not None:
+            return replace(self.arithmetic, linear_chunk=chunk)
+        pieces = self._pieces(problem) if linear or problem.spec.mode == "liquid" else 1
+        if pieces > 1:
+            return replace(self.arithmetic, scan="any", scan_chunk=problem.length // pieces)
+        return self.arithmetic
+
+    def kernel(self, system: System, length: int, power: int = 1) -> Array:
+        """K_i = weight · Re(C Āⁱ B̄^{∘power}), i = 0 … length - 1, (H, length).
+
+        Accuracy: diagonal systems from tables of powers in float64, multiplied in the system's precision; dplr ones in
+        float64 and rounded once (docs/bounds-kernels.md).
+
+        References: Eq. 5, Eq. 14, Algorithm 1.
+        """
+        self._require(system, "kernel")
+        length, power = at_least("length", length, 0), at_least("power", power, 1)
+        if isinstance(system, DPLRSystem):
+            from .compiled.cauchy import dplr_kernel
+
+            exact = {name: parameter.astype(np.complex128) for name, parameter in system.parameters.items()}
+            B_bar = exact["B_bar"]
+            for _ in range(power - 1):
+                exact["B_bar"] = exact["B_bar"] * B_bar
+            pairs = system.conjugate_pairs
+            return dplr_kernel(**exact, length=length, conjugate_pairs=pairs, threads=self.threads).astype(system.dtype)
+        from .compiled.vandermonde import diagonal_kernel
+
+        assert isinstance(system, DiagonalSystem)
+        return diagonal_kernel(
+            system.A_bar, system.B_bar, system.C, length, power, system.weight, system.dtype, self.threads
+        )
+
+    def kernel_vjp(self, system: System, length: int, power: int, grad: Array | None) -> dict[str, Array]:
+        """Gradients of the system's parameters from the cotangent (H, length) of the kernel, the answer to an impulse."""
+        self._require(system, "kernel")
+        length, power = at_least("length", length, 0), at_least("power", power, 1)
+        grad = optional("grad", grad, (system.n_channels, length), system.dtype)
+        impulse = np.zeros((1, system.n_channels, length), system.dtype)
+        impulse[..., :1] = 1
+        powered = system.with_input_power(power)
+        gradients = self.scan_vjp(powered, impulse, None, None if grad is None else grad[None], None, liquid=False)
+        if power > 1:
+            slope = power * system.with_input_power(power - 1).B_bar
+            product = np.conj(slope) * gradients.parameters["B_bar"]
+            gradients.parameters["B_bar"] = product.astype(system.B_bar.dtype)
+        return gradients.parameters
+
+    def convolve(self, kernel: Array, u: Array) -> Array:
+        """y_k = Σ_{i<=k} K_i u_{k-i}, (batch, H, L), as the direct sum: min(K, L) multiply-adds per step."""
+        from .compiled.convolution import causal_convolution
+
+        return causal_convolution(_kernel(kernel, u), u, self.threads)
+
+    def convolve_vjp(self, kernel: Array, u: Array, grad: Array | None) -> tuple[Array, Array]:
+        """Gradients of kernel and u from the cotangent of y."""
+        from .compiled.convolution import causal_convolution_vjp
+
+        kernel = _kernel(kernel, u)
+        grad = optional("grad", grad, u.shape, u.dtype)
+        if grad is None:
+            return np.zeros_like(kernel), np.zeros(u.shape, u.dtype)
+        return causal_convolution_vjp(kernel, u, grad, self.threads)
+
+    def scan(self, system: System, u: Array, state: Array | None = None, *, liquid: bool) -> tuple[Array, Array]:
+        """Eq. 11, or Eq. 2 without `liquid`: y (batch, H, L) and the final state (batch, H, M).
+
+        Memory: y, and some hundred kilobytes per thread.
+        """
+        system, state = self._recurrence(system, u, state, "scan", ())
+        problem = _shape_of(system, u)
+        if isinstance(system, DPLRSystem):
+            from .compiled.lowrank import lowrank_run
+
+            states = None if state is None else state[:, None]
+            kind = "liquid" if liquid else "linear"
+            y, final = lowrank_run(system, u, states, order=1, kind=kind, **self._options)
+            return y, final[:, 0]
+        assert isinstance(system, DiagonalSystem)
+        if u.shape[-1] == 1:
+            from .compiled.step import step
+
+            return step(system, u, state, liquid=liquid, **self._options)
+        chunk = None if liquid else self._chunk(problem)
+        if chunk is not None:
+            tables = self._chunk_tables(system, chunk)
+            if tables.finite:
+                from .compiled.chunked import chunked_scan
+
+                return chunked_scan(tables, u, state, self.threads)
+        pieces = self._pieces(problem)
+        if pieces > 1:
+            from .compiled.pieces import scan_in_pieces
+
+            return scan_in_pieces(system, u, state, liquid=liquid, pieces=pieces, **self._options)
+        from .compiled import diagonal
+
+        return diagonal.scan(system, u, state, liquid=liquid, **self._options)
+
+    def scan_vjp(
+        self,
+        system: System,
+        u: Array,
+        state: Array | None,
+        grad_y: Array | None,
+        grad_state: Array | None,
+        *,
+        liquid: bool,
+    ) -> Gradients:
+        """Adjoint of `scan`; states are found again block by block.
+
+        Memory: gradients, and per thread one state of every row of a tile per 128 steps.
+        """
+        given = state
+        system, state = self._recurrence(system, u, state, "scan", ())
+        grad_y = optional("grad_y", grad_y, u.shape, u.dtype)
+        grad_state = self._state(system, u, grad_state, (), "grad_state")
+        if isinstance(system, DPLRSystem):
+            from .compiled.lowrank_adjoint import lowrank_vjp
+
+            states, final = (None if x is None else x[:, None] for x in (state, grad_state))
+            kind = "liquid" if liquid else "linear"
+            found = lowrank_vjp(system, u, states, grad_y, final, order=1, kind=kind, **self._options)
+            found = found._replace(state=found.state[:, 0])
+        else:
+            from .compiled import diagonal
+
+            assert isinstance(system, DiagonalSystem)
+            found = diagonal.scan_vjp(system, u, state, grad_y, grad_state, liquid=liquid, **self._options)
+        return _in_dtype_of(given, found)
+
+    def cascade(
+        self,
+        system: System,
+        u: Array,
+        state: Array | None = None,
+        *,
+        order: int,
+        kind: CascadeKind,
+        window: int | None = None,
+    ) -> tuple[Array, Array | None]:
+        """Orders 1 … `order` of Eq. 12, or the index sum of Eq. 14: y and the final states (batch, order, H, M).
+
+        With `window` there are no states: the second result is None.
+        """
+        system, state = self._cascade(system, u, state, order, kind, window)
+        if window is not None:
+            from .compiled.windowed_chain import windowed_chain
+
+            return windowed_chain(system, u, order, window, self.threads), None
+        if isinstance(system, DPLRSystem):
+            from .compiled.lowrank import lowrank_run
+
+            return lowrank_run(system, u, state, order=order, kind=kind, **self._options)
+        from .compiled import diagonal
+
+        assert isinstance(system, DiagonalSystem)
+        return diagonal.cascade(system, u, state, order=order, chain=kind == "chain", **self._options)
+
+    def cascade_vjp(
+        self,
+        system: System,
+        u: Array,
+        state: Array | None,
+        grad_y: Array | None,
+        grad_state: Array | None,
+        *,
+        order: int,
+        kind: CascadeKind,
+        window: int | None = None,
+    ) -> Gradients:
+        """Adjoint of `cascade`; with `window` the gradient of the state is None.
+
+        Memory: as `scan_vjp`, times the order.
+        """
+        given = state
+        system, state = self._cascade(system, u, state, order, kind, window)
+        grad_y = optional("grad_y", grad_y, u.shape, u.dtype)
+        if window is not None:
+            if grad_state is not None:
+                raise ParameterError("grad_state was given, but a cascade with a window has no states; pass None.")
+            from .compiled.windowed_chain import windowed_chain_vjp
+
+            return windowed_chain_vjp(system, u, grad_y, order, window, self.threads)
+        grad_state = self._state(system, u, grad_state, (order,), "grad_state")
+        if isinstance(system, DPLRSystem):
+            from .compiled.lowrank_adjoint import lowrank_vjp
+
+            found = lowrank_vjp(system, u, state, grad_y, grad_state, order=order, kind=kind, **self._options)
+        else:
+            from .compiled import diagonal
+
+            assert isinstance(system, DiagonalSystem)
+            chain = kind == "chain"
+            found = diagonal.cascade_vjp(
+                system, u, state, grad_y, grad_state, order=order, chain=chain, **self._options
+            )
+        return _in_dtype_of(given, found)
+
+    def correlate(
+        self,
+        u: Array,
+        *,
+        order: int,
+        kind: CorrelationKind,
+        window: int | None = None,
+        sums: Array | None = None,
+        previous: Array | None = None,
+    ) -> tuple[Array, Array | None]:
+        """Products of adjacent inputs, their sums, or elementary symmetric polynomials, by order; see `Backend`."""
+        from .compiled import correlations
+
+        sums, _ = checked(u, order, kind, window, sums, previous)
+        return correlations.correlate(
+            u, order=order, kind=kind, window=window, sums=sums, previous=previous, threads=self.threads
+        )
+
+    def correlate_vjp(
+        self,
+        u: Array,
+        grad_terms: Array | None,
+        grad_sums: Array | None,
+        *,
+        order: int,
+        kind: CorrelationKind,
+        window: int | None = None,
+        sums: Array | None = None,
+        previous: Array | None = None,
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Gradients of u, `sums` and `previous`; None where the argument was not given."""
+        from .compiled import correlations
+
+        checked(u, order, kind, window, sums, previous)
+        return correlations.correlate_vjp(
+            u,
+            grad_terms,
+            grad_sums,
+            order=order,
+            kind=kind,
+            window=window,
+            sums=sums,
+            previous=previous,
+            threads=self.threads,
+        )
+
+    def add_correlations(
+        self,
+        y: Array,
+        u: Array,
+        responses: Array,
+        *,
+        order: int,
+        kind: CorrelationKind,
+        sums: Array | None = None,
+        previous: Array | None = None,
+    ) -> Array | None:
+        """y ← y + Σ_p responses_p · term_p in place and in one pass; the final sums.  See `Backend`."""
+        from .compiled.added_correlations import add_correlations
+
+        sums, _ = checked(u, order, kind, None, sums, previous)
+        responses = shaped("responses", responses, (order - 1, u.shape[1]), u.dtype)
+        if y.shape != u.shape or y.dtype != u.dtype or not y.flags.c_contiguous:
+            raise ParameterError(
+                f"y is {y.shape} {y.dtype}, contiguous: {y.flags.c_contiguous}; it is written to and must be a "
+                f"contiguous array {u.shape} {u.dtype}."
+            )
+        elementary = kind == "elementary"
+        return add_correlations(
+            y, u, responses, order=order, elementary=elementary, sums=sums, previous=previous, threads=self.threads
+        )
+
+    def joint_scan(self, system: System, u: Array, *, order: int) -> Array:
+        """`kb` over adjacent index tuples from rest, all orders as one recurrence: y (batch, H, L).  See `Backend`."""
+        from .compiled.joint import joint_scan
+
+        system, _ = self._recurrence(system, u, None, "joint_scan", ())
+        if not isinstance(system, DiagonalSystem):
+            raise self._rejected("joint_scan", ("diagonal",), system)
+        return joint_scan(system, u, order=at_least("order", order, 1), **self._options)
+
+    def limits(self) -> dict[str, float]:
+        """What this machine can do at most, measured now: multiply-adds and copied bytes per second, on all threads."""
+        from .compiled.limits import copy_rate, fma_rate
+
+        threads = self.threads
+        return {
+            "threads": threads,
+            "fma_float32": fma_rate(np.float32, threads),
+            "fma_float64": fma_rate(np.float64, threads),
+            "copy": copy_rate(threads),
+        }
+
+    def compiled_step_seconds(self, system: DiagonalSystem, batch: int, steps: int) -> float:
+        """Seconds per `liquid` time step inside a compiled loop, on one thread, by `compiled.step.step_rows`."""
+        from .compiled.step import seconds_per_step
+
+        return seconds_per_step(system, batch, steps)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"threads": self.threads, "state_dtype": self.state_dtype}
+
+    def _pieces(self, problem: Problem) -> int:
+        from .compiled.pieces import pieces_for
+
+        rows = problem.batch * problem.n_channels
+        return pieces_for(rows, problem.n_modes, problem.length, self.state_dtype or problem.dtype)
+
+    def _chunk(self, problem: Problem) -> int | None:
+        """Steps that the linear recurrence takes at once, or None."""
+        from .compiled.chunked import best_chunk, pays
+
+        if self.state_dtype is not None:
+            return None
+        rows, n_channels = problem.batch * problem.n_channels, problem.n_channels
+        if not pays(problem.n_modes, rows, problem.length, problem.dtype, n_channels):
+            return None
+        return best_chunk(problem.n_modes, problem.dtype)
+
+    def _chunk_tables(self, system: DiagonalSystem, chunk: int) -> Any:
+        from .compiled.chunked import chunk_tables
+
+        return chunk_tables(system, chunk, system.dtype, self.threads)
+
+    def _require(self, system: System, what: str) -> None:
+        allowed = self.capabilities.primitives[what]
+        if system.structure not in allowed:
+            raise self._rejected(what, allowed, system)
+
+    def _rejected(self, what: str, allowed: tuple[str, ...], system: System) -> BackendRejected:
+        reason = Rejection(self.name, "structure", f"{' or '.join(allowed)} for {what}", system.structure)
+        return BackendRejected(f"{self.name} does not compute {what} for this system:", [reason])
+
+    def _recurrence(
+        self, system: System, u: Array, state: Array | None, what: str, orders: tuple[int, ...]
+    ) -> tuple[System, Array | None]:
+        """The system in u's precision and the state in the one it is computed with."""
+        self._require(system, "cascade" if what == "cascade" else "scan")
+        system = system.astype(signal(u, system.n_channels).dtype)
+        return system, self._state(system, u, state, orders, "state")
+
+    def _state(
+        self, system: System, u: Array, state: Array | None, orders: tuple[int, ...], name: str
+    ) -> Array | None:
+        real = np.dtype(self.state_dtype or u.dtype)
+        is_complex = any(np.iscomplexobj(parameter) for parameter in system.parameters.values())
+        kind = np.result_type(real, np.complex64) if is_complex else real
+        return optional(name, state, (u.shape[0], *orders, system.n_channels, system.n_modes), kind)
+
+    def _cascade(
+        self, system: System, u: Array, state: Array | None, order: int, kind: str, window: int | None
+    ) -> tuple[System, Array | None]:
+        at_least("order", order, 1)
+        if kind not in ("truncated", "chain"):
+            raise unknown_name("cascade kind", kind, ("truncated", "chain"))
+        if window is not None:
+            at_least("window", window, order)
+            if kind != "chain" or state is not None:
+                raise ParameterError(
+                    f"window is {window} with kind {kind!r} and {'no' if state is None else 'a'} state; a window needs "
+                    "kind 'chain', which starts at rest. Leave out the window or the state."
+                )
+        return self._recurrence(system, u, state, "cascade", (order,))
+
+
+def float64_state() -> NumbaBackend:
+    """The backend `numba-wide-state`: float32 data with a float64 state, for tolerances below float32's recurrences."""
+    backend = NumbaBackend(state_dtype="float64")
+    backend.__dict__.update(
+        name="numba-wide-state",
+        capabilities=replace(NumbaBackend.capabilities, dtypes=("float32",)),
+        arithmetic=replace(NumbaBackend.arithmetic, state_dtype="float64"),
+    )
+    return backend
+
+
+def _kernel(kernel: Array, u: Array) -> Array:
+    n_entries = kernel.shape[-1] if kernel.ndim else 0
+    return shaped("kernel", kernel, (signal(u).shape[1], n_entries), u.dtype)
+
+
+def _shape_of(system: System, u: Array) -> Problem:
+    """The linear problem of this shape; modes do not matter for how a scan is laid out."""
+    batch, n_channels, length = u.shape
+    return Problem(
+        ModeSpec("s4"), system.structure, batch, n_channels, system.n_modes, length, u.dtype.name, gradient=False
+    )
+
+
+def _in_dtype_of(state: Array | None, gradients: Gradients) -> Gradients:
+    """The gradient of a state in the dtype of the state that was given, the real part for a real one."""
+    if state is None or gradients.state.dtype == state.dtype:
+        return gradients
+    found = gradients.state if np.iscomplexobj(state) else gradients.state.real
+    return gradients._replace(state=np.ascontiguousarray(found, dtype=state.dtype))

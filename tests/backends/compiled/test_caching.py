@@ -1,0 +1,120 @@
+"""Machine code is kept, found again by another process, renewed when sources change, and never required."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from liquid_ssm.backends.compiled import caching
+
+# One small kernel of the package, and how often something was compiled.
+PROGRAM = """
+import sys
+import numpy as np
+from numba.core import event
+from liquid_ssm.backends.compiled import limits
+compiled = []
+class Count(event.Listener):
+    def on_start(self, e): compiled.append(e.data["dispatcher"].py_func.__name__)
+    def on_end(self, e): pass
+event.register("numba:compile", Count())
+limits._multiply_adds(np.zeros(12 * limits.lanes("float32"), "float32"), 1)
+print("_multiply_adds" in compiled)
+"""
+
+
+def run(folder, program=PROGRAM, **environment):
+    settings = {**os.environ, caching.ENVIRONMENT_VARIABLE: str(folder), **environment}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=settings, check=True)
+    return done.stdout.strip(), done.stderr
+
+
+def test_the_second_process_compiles_nothing(tmp_path):
+    assert run(tmp_path)[0] == "True"
+    assert list(tmp_path.rglob("*.nbc")), "nothing was kept"
+    assert run(tmp_path)[0] == "False"
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_compiling_goes_on(tmp_path):
+    (tmp_path / "file").write_text("no folder can be made below a file")
+    output, errors = run(tmp_path / "file")
+    assert output == "True"
+    assert caching.ENVIRONMENT_VARIABLE in errors
+
+
+def test_the_folder_changes_with_sources_and_versions(monkeypatch, tmp_path):
+    usual = caching.fingerprint()
+    assert usual == caching.fingerprint()
+    monkeypatch.setattr(caching.numba, "__version__", "0.0")
+    assert caching.fingerprint() != usual
+    monkeypatch.undo()
+    for path in Path(caching.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(caching, "__file__", str(tmp_path / "caching.py"))
+    assert caching.fingerprint() == usual
+    (tmp_path / "scan.py").write_bytes((tmp_path / "scan.py").read_bytes() + b"\n# changed\n")
+    assert caching.fingerprint() != usual
+
+
+def test_the_users_cache_folder_is_the_default(monkeypatch, tmp_path):
+    import platformdirs
+
+    caching.cache_folder.cache_clear()
+    try:
+        monkeypatch.delenv(caching.ENVIRONMENT_VARIABLE, raising=False)
+        monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
+        assert caching.cache_folder() == tmp_path / "liquid-ssm" / "compiled" / caching.fingerprint()
+    finally:
+        caching.cache_folder.cache_clear()
+
+
+def test_numbas_own_setting_is_left_as_it_was():
+    import numba
+
+    before = numba.config.CACHE_DIR
+    caching.compiled(lambda x: x + 1)
+    assert before == numba.config.CACHE_DIR
+
+
+class _Terminal:
+    def __init__(self, is_terminal):
+        self.is_terminal, self.written = is_terminal, ""
+
+    def isatty(self):
+        return self.is_terminal
+
+    def write(self, text):
+        self.written += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_is_told_once_that_kernels_are_compiled(monkeypatch, caplog, is_terminal):
+    class Started:
+        data = {"dispatcher": type("Dispatcher", (), {"py_func": staticmethod(run)})()}
+
+    monkeypatch.setattr(caching, "_compiled_files", {run.__code__.co_filename})
+    monkeypatch.setattr(sys, "stderr", _Terminal(is_terminal))
+    announcer = caching._Announcer()
+    with caplog.at_level(logging.INFO, "liquid_ssm"):
+        announcer.on_start(Started)
+        announcer.on_start(Started)
+    assert sys.stderr.written.count("compiling kernels") == is_terminal
+    assert len(caplog.records) == 1
+
+
+def test_other_peoples_kernels_are_not_announced(monkeypatch):
+    class Started:
+        data = {"dispatcher": type("Dispatcher", (), {"py_func": staticmethod(run)})()}
+
+    monkeypatch.setattr(caching, "_compiled_files", set())
+    monkeypatch.setattr(sys, "stderr", _Terminal(True))
+    caching._Announcer().on_start(Started)
+    assert sys.stderr.written == ""
