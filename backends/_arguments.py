@@ -11,10 +11,12 @@ from liquid_ssm.errors import DTypeError, ParameterError, ShapeError
 
 Array = npt.NDArray[Any]
 
+_REAL = (np.dtype("float32"), np.dtype("float64"))
+
 
 def signal(u: Array, n_channels: int | None = None) -> Array:
     """u, checked to be real floating (batch, H, L) with as many channels as the system."""
-    if u.dtype.name not in ("float32", "float64"):
+    if u.dtype not in _REAL:
         raise DTypeError(f"u has dtype {u.dtype}; allowed: float32, float64. Convert it with .astype(...).")
     if u.ndim != 3:
         raise ShapeError(f"u has shape {u.shape}; it must be (batch, H, L). Add the missing axes.")
@@ -33,6 +35,13 @@ def shaped(name: str, value: Array, shape: tuple[int, ...], dtype: npt.DTypeLike
     if value.dtype.kind == "c" and dtype.kind != "c":
         raise DTypeError(f"{name} has dtype {value.dtype} but every parameter is real; give it as {dtype}.")
     return np.array(value, dtype=dtype, order="C")
+
+
+def fitting(name: str, value: Array, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """As `shaped`, but `value` itself where it is right as it is: for what is only read."""
+    if value.shape == shape and value.dtype == dtype and value.flags.c_contiguous:
+        return value
+    return shaped(name, value, shape, dtype)
 
 
 def optional(name: str, value: Array | None, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array | None:

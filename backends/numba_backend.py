@@ -21,7 +21,7 @@ from liquid_ssm.errors import BackendRejected, ParameterError, unknown_name
 from liquid_ssm.problem import ModeSpec, Problem
 from liquid_ssm.systems import DiagonalSystem, DPLRSystem, System
 
-from ._arguments import at_least, optional, shaped, signal
+from ._arguments import at_least, fitting, optional, shaped, signal
 from ._correlations import checked
 
 Array = npt.NDArray[Any]
@@ -136,7 +136,7 @@ class NumbaBackend(Backend):
         )
 
     def kernel_vjp(self, system: System, length: int, power: int, grad: Array | None) -> dict[str, Array]:
-        """Gradients of the system's parameters from the cotangent (H, length) of the kernel, the answer to an impulse."""
+        """Gradients of the system's parameters from the cotangent (H, length) of the kernel, an impulse's answer."""
         self._require(system, "kernel")
         length, power = at_least("length", length, 0), at_least("power", power, 1)
         grad = optional("grad", grad, (system.n_channels, length), system.dtype)
@@ -172,7 +172,6 @@ class NumbaBackend(Backend):
         Memory: y, and some hundred kilobytes per thread.
         """
         system, state = self._recurrence(system, u, state, "scan", ())
-        problem = _shape_of(system, u)
         if isinstance(system, DPLRSystem):
             from .compiled.lowrank import lowrank_run
 
@@ -185,6 +184,7 @@ class NumbaBackend(Backend):
             from .compiled.step import step
 
             return step(system, u, state, liquid=liquid, **self._options)
+        problem = _shape_of(system, u)
         chunk = None if liquid else self._chunk(problem)
         if chunk is not None:
             tables = self._chunk_tables(system, chunk)
@@ -220,7 +220,7 @@ class NumbaBackend(Backend):
         grad_y = optional("grad_y", grad_y, u.shape, u.dtype)
         grad_state = self._state(system, u, grad_state, (), "grad_state")
         if isinstance(system, DPLRSystem):
-            from .compiled.lowrank_adjoint import lowrank_vjp
+            from .compiled.lowrank import lowrank_vjp
 
             states, final = (None if x is None else x[:, None] for x in (state, grad_state))
             kind = "liquid" if liquid else "linear"
@@ -288,7 +288,7 @@ class NumbaBackend(Backend):
             return windowed_chain_vjp(system, u, grad_y, order, window, self.threads)
         grad_state = self._state(system, u, grad_state, (order,), "grad_state")
         if isinstance(system, DPLRSystem):
-            from .compiled.lowrank_adjoint import lowrank_vjp
+            from .compiled.lowrank import lowrank_vjp
 
             found = lowrank_vjp(system, u, state, grad_y, grad_state, order=order, kind=kind, **self._options)
         else:
@@ -443,13 +443,12 @@ class NumbaBackend(Backend):
         system = system.astype(signal(u, system.n_channels).dtype)
         return system, self._state(system, u, state, orders, "state")
 
-    def _state(
-        self, system: System, u: Array, state: Array | None, orders: tuple[int, ...], name: str
-    ) -> Array | None:
+    def _state(self, system: System, u: Array, state: Array | None, orders: tuple[int, ...], name: str) -> Array | None:
+        if state is None:
+            return None
         real = np.dtype(self.state_dtype or u.dtype)
-        is_complex = any(np.iscomplexobj(parameter) for parameter in system.parameters.values())
-        kind = np.result_type(real, np.complex64) if is_complex else real
-        return optional(name, state, (u.shape[0], *orders, system.n_channels, system.n_modes), kind)
+        kind = np.result_type(real, np.complex64) if system.is_complex else real
+        return fitting(name, state, (u.shape[0], *orders, system.n_channels, system.n_modes), kind)
 
     def _cascade(
         self, system: System, u: Array, state: Array | None, order: int, kind: str, window: int | None

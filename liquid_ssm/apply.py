@@ -9,11 +9,14 @@ import numpy.typing as npt
 
 from .backend import Backend, Gradients
 from .errors import BackendRejected, DTypeError, ParameterError, ShapeError, UnstableRecurrence
+from .finite import all_finite
 from .modes import linear_method, run, scalar_inputs_only
 from .problem import DEFAULT_ORDER, DTYPES, ModeSpec, Problem
 from .registry import default_backend, get_backend, rejection
 
 Array = npt.NDArray[Any]
+
+_ALLOWED = tuple(map(np.dtype, DTYPES))
 
 
 def apply(
@@ -161,7 +164,7 @@ def check_input(system: Any, u: Any) -> Array:
     if type(u).__module__.partition(".")[0] == "torch":
         raise DTypeError("u is a torch tensor; the installed backends take NumPy arrays. Pass u.numpy().")
     array = np.asarray(u)
-    if array.dtype.name not in DTYPES:
+    if array.dtype not in _ALLOWED:
         raise DTypeError(f"u has dtype {array.dtype}; allowed: {', '.join(DTYPES)}. Convert it with .astype(...).")
     if array.ndim != 3:
         raise ShapeError(f"u has shape {array.shape}; it needs three dimensions (batch, H, L). Add them with u[None].")
@@ -170,8 +173,8 @@ def check_input(system: Any, u: Any) -> Array:
             f"u has {array.shape[1]} channels (shape {array.shape}, read as (batch, H, L)); "
             f"the system has {system.n_channels}."
         )
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
+    if not all_finite(array):
+        bad = np.argwhere(~np.isfinite(array))
         row, channel, k = (int(i) for i in bad[0])
         raise ParameterError(
             f"u holds {len(bad)} value(s) that are NaN or infinite; the first is {array[row, channel, k]} at "
@@ -218,7 +221,7 @@ def _check_finite(
     chosen: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Any, state: Any
 ) -> None:
     arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
-    if all(np.isfinite(a).all() for a in arrays):
+    if all(all_finite(a) for a in arrays):
         return
     if linear_method(problem, chosen) == "convolution":
         # An FFT spreads one overflow over all steps; the recurrence shows where it happens.

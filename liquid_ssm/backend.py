@@ -128,6 +128,16 @@ class Arithmetic:
     linear_chunk: int | None = None
 
 
+_installed: set[str] = set()
+
+
+def _is_installed(package: str) -> bool:
+    # What was found stays; looking again would cost a single time step more than its arithmetic.
+    if package not in _installed and find_spec(package) is not None:
+        _installed.add(package)
+    return package in _installed
+
+
 class Backend(ABC):
     """One way to compute.  Concrete backends are final: a new one is a new file, not a subclass.
 
@@ -178,7 +188,7 @@ class Backend(ABC):
 
     def missing_packages(self) -> tuple[str, ...]:
         """The packages of `requires` that are not installed."""
-        return tuple(package for package in self.requires if find_spec(package) is None)
+        return tuple(package for package in self.requires if not _is_installed(package))
 
     def reject(self, problem: Problem) -> Rejection | None:
         """The first reason why this backend does not take `problem`, or None.  Pure and cheap."""

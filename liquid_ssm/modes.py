@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from .errors import ParameterError, ShapeError
+from .finite import all_finite
 from .problem import ModeSpec, Problem
 
 if TYPE_CHECKING:
@@ -116,9 +117,9 @@ def _with_correlations(
         y, x = backend.cascade(system, u, start.x if start else None, order=spec.order, kind="truncated")
         return y, State(x) if carry else None
 
-    if spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is None and not carry:
-        if spec.order > 1 and backend.capabilities.fuses("joint_scan", system.structure):
-            return backend.joint_scan(system, u, order=spec.order), None
+    products = spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is None and spec.order > 1
+    if products and not carry and backend.capabilities.fuses("joint_scan", system.structure):
+        return backend.joint_scan(system, u, order=spec.order), None
     y, x0 = _linear(backend, system, u, start.x[:, 0] if start else None, carry)
     states: list[Array] = [x0]
     sums = None
@@ -222,11 +223,13 @@ def initial_state(system: Any, spec: ModeSpec, u: Array, state: Any, state_dtype
     one = shapes["x"] if spec.mode in ("s4", "liquid") else (shapes["x"][0], *shapes["x"][2:])
     stacked = spec.has_order
     real = np.dtype(u.dtype)
-    is_complex = any(np.iscomplexobj(a) for a in system.parameters.values())
+    is_complex = system.is_complex
     fine = np.result_type(real, state_dtype) if state_dtype else real
     kinds = {"x": np.result_type(fine, np.complex64) if is_complex else fine, "sums": real, "inputs": real}
-    parts = {name: np.zeros(shape, kinds[name]) for name, shape in shapes.items()}
     structured = stacked and spec.mode != "truncated"
+    if isinstance(state, np.ndarray) and not stacked and state.shape == one:
+        return _as_kind("state", state, kinds["x"])
+    parts = {name: np.zeros(shape, kinds[name]) for name, shape in shapes.items()}
     if isinstance(state, State):
         if not structured:
             raise ShapeError(f"mode {spec.mode!r} takes its state as one array {shapes['x']}, not as a State.")
@@ -254,7 +257,7 @@ def _as_kind(name: str, value: Any, kind: np.dtype[Any]) -> Array:
     array = np.asarray(value)
     if array.dtype.kind not in "fciu" or (array.dtype.kind == "c" and kind.kind != "c"):
         raise ParameterError(f"{name} has dtype {array.dtype}; this mode and system need {kind}.")
-    array = array.astype(kind)
-    if not np.isfinite(array).all():
+    array = array.astype(kind, copy=False)
+    if not all_finite(array):
         raise ParameterError(f"{name} holds NaN or infinite values; a state must be finite.")
     return array

@@ -51,16 +51,20 @@ class _System:
     conjugate_pairs: bool = True
 
     def _arrays(self) -> dict[str, Array]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        return dict(self.__dict__["_named"])
 
     def _set(self, **arrays: Array) -> None:
         """Store validated arrays in their common precision."""
         common = np.result_type(*arrays.values())
+        # What every call asks a system for is found once: one time step takes some ten microseconds.
+        real = np.dtype(_REAL_OF[common.name])
+        named: dict[str, Array] = {}
+        self.__dict__.update(_named=named, _real_dtype=real, _is_complex=any(map(np.iscomplexobj, arrays.values())))
         for name, array in arrays.items():
             kind = np.result_type(common, np.complex64) if array.dtype.kind == "c" else common.type(0).real.dtype
             stored = np.ascontiguousarray(array, dtype=kind)
             stored.flags.writeable = False
+            named[name] = stored
             object.__setattr__(self, name, stored)
 
     @property
@@ -71,15 +75,21 @@ class _System:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Real dtype of the computation: float32 or float64."""
-        return np.dtype(_REAL_OF[np.result_type(*self._arrays().values()).name])
+        real: np.dtype[Any] = self.__dict__["_real_dtype"]
+        return real
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether a parameter is complex, and with it the state."""
+        return bool(self.__dict__["_is_complex"])
 
     def astype(self, dtype: npt.DTypeLike) -> Self:
         """The same system with every parameter rounded to float32 or float64 (or their complex)."""
         real = np.dtype(dtype)
-        if real.name not in ("float32", "float64"):
-            raise DTypeError(f"a system cannot be cast to {real}; allowed: float32, float64.")
         if real == self.dtype:
             return self
+        if real.name not in ("float32", "float64"):
+            raise DTypeError(f"a system cannot be cast to {real}; allowed: float32, float64.")
         kinds = {"c": np.result_type(real, np.complex64), "f": real}
         # A float64 parameter beyond float32's range becomes inf; the constructor reports it.
         with np.errstate(over="ignore"):
@@ -88,12 +98,12 @@ class _System:
 
     @property
     def n_channels(self) -> int:
-        return int(self._arrays()["C"].shape[0])
+        return int(self.__dict__["_named"]["C"].shape[0])
 
     @property
     def n_modes(self) -> int:
         """Stored modes per channel; half of the state size where one of each conjugate pair is stored."""
-        return int(self._arrays()["C"].shape[1])
+        return int(self.__dict__["_named"]["C"].shape[1])
 
     @property
     def weight(self) -> int:

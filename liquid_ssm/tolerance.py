@@ -2,8 +2,8 @@
 
 One step of a recurrence is off by at most 10 u X, where X is the largest modulus that its state takes: with ρ >= |a_k|
 and |w_k| <= |x_k| + |a_k||x_{k-1}| <= (1 + ρ) X the local error of docs/bounds.md is at most
-u X (ρ + (1 + ρ) + √5 ρ + 2 (1 + ρ) + 1) < 10.3 u X for ρ <= 1.  Errors pass on with ρ, so after L steps they are at most
-10.3 u X min(L, 1/(1 - ρ)).
+u X (ρ + (1 + ρ) + √5 ρ + 2 (1 + ρ) + 1) < 10.3 u X for ρ <= 1.  Errors pass on with ρ, so after L steps they are
+at most 10.3 u X min(L, 1/(1 - ρ)).
 """
 
 from __future__ import annotations

@@ -115,9 +115,7 @@ def cascade_adjoint_tiles(  # type: ignore[no-untyped-def]
             if b + 1 < blocks:
                 read_rows(u, places, 0, b * STEPS, STEPS, inputs, 0)
                 for v in range(depth):
-                    _mode_states(
-                        pack, v * COMPONENTS * w, inputs, STEPS, state, v * order * 2 * w, kept, order, chain
-                    )
+                    _mode_states(pack, v * COMPONENTS * w, inputs, STEPS, state, v * order * 2 * w, kept, order, chain)
         for back in range(blocks):
             b = blocks - 1 - back
             start = b * STEPS

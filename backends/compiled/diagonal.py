@@ -33,7 +33,9 @@ def packed(system: DiagonalSystem, layout: Layout, dtype: Any) -> Array:
         planes = [part for p in (system.A_bar, system.B_bar, system.C) for part in (p.real, p.imag)]
         if len(known) >= _KEPT:
             known.pop(next(iter(known)))
-        known[key] = np.ascontiguousarray(layout.packed(planes, dtype)).reshape(layout.packs, layout.depth * COMPONENTS * layout.lanes)
+        known[key] = np.ascontiguousarray(layout.packed(planes, dtype)).reshape(
+            layout.packs, layout.depth * COMPONENTS * layout.lanes
+        )
     return known[key]
 
 
@@ -53,8 +55,7 @@ class Tiles:
         self.system, self.shape = system, u.shape
         batch, n_channels, length = u.shape
         self.dtype = np.dtype(u.dtype if state_dtype is None else state_dtype)
-        complex_state = any(np.iscomplexobj(p) for p in system.parameters.values())
-        self.kind = np.result_type(self.dtype, np.complex64) if complex_state else self.dtype
+        self.kind = np.result_type(self.dtype, np.complex64) if system.is_complex else self.dtype
         self.u = np.ascontiguousarray(u).reshape(-1)
         self.layout = choose_layout(batch * n_channels * pieces, n_channels, system.n_modes, self.dtype, pieces)
         self.packs = packed(system, self.layout, self.dtype)
@@ -190,9 +191,7 @@ def scan_vjp(
         )
 
     share(work, layout.tiles, threads)
-    return Gradients(
-        tiles.gradients(sums), grad_u, tiles.rows(adjoints).reshape(u.shape[0], *system.C.shape)
-    )
+    return Gradients(tiles.gradients(sums), grad_u, tiles.rows(adjoints).reshape(u.shape[0], *system.C.shape))
 
 
 def cascade(

@@ -25,7 +25,7 @@ def cpu_features() -> frozenset[str]:
     """The instruction sets that Numba compiles for: those of this machine unless its configuration says otherwise."""
     if config.CPU_FEATURES:
         return frozenset(name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+"))
-    if config.CPU_NAME and config.CPU_NAME != binding.get_host_cpu_name():
+    if config.CPU_NAME and binding.get_host_cpu_name() != config.CPU_NAME:
         return frozenset()
     return frozenset(name for name, present in binding.get_host_cpu_features().items() if present)
 
@@ -165,7 +165,22 @@ def _operator(function: Any, instruction: str, operands: int) -> None:
 _operator(operator.add, "fadd", 2)
 _operator(operator.sub, "fsub", 2)
 _operator(operator.mul, "fmul", 2)
+_operator(operator.truediv, "fdiv", 2)
 _operator(operator.neg, "fneg", 1)
+
+
+@intrinsic
+def from_lane(typing: Any, first: Any, new: Any, old: Any) -> Any:
+    """The lanes `first`, `first` + 1, … of `new`, those before of `old`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        int32 = ir.IntType(32)
+        kind = ir.VectorType(int32, old.lanes)
+        start = _splat(builder, builder.trunc(args[0], int32), old.lanes)
+        inside = builder.icmp_signed(">=", ir.Constant(kind, list(range(old.lanes))), start)
+        return builder.select(inside, args[1], args[2])
+
+    return old(types.intp, new, old), generate
 
 
 @intrinsic

@@ -99,9 +99,9 @@ def step(
     batch, n_channels, _ = u.shape
     dtype = np.dtype(u.dtype if state_dtype is None else state_dtype)
     rows, modes = batch * n_channels, system.n_modes
-    numbers = np.zeros((batch, n_channels, modes), np.result_type(dtype, np.complex64))
-    if state is not None:
-        numbers[...] = state
+    kind = np.result_type(dtype, np.complex64)
+    shape = (batch, n_channels, modes)
+    numbers = np.zeros(shape, kind) if state is None else np.array(state, kind, order="C")
     y = np.empty(u.shape, u.dtype)
     packs, inputs, outputs = _packs(system, dtype), np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
     states = numbers.reshape(-1).view(dtype)
@@ -110,13 +110,14 @@ def step(
         step_rows(packs, inputs, outputs, states, max(1, n_channels), modes, system.weight, liquid, 0, first, end)
 
     share(work, rows, threads, ROWS_AT_ONCE)
-    is_complex = any(np.iscomplexobj(p) for p in system.parameters.values())
-    return y, numbers if is_complex else np.ascontiguousarray(numbers.real)
+    return y, numbers if system.is_complex else np.ascontiguousarray(numbers.real)
 
 
 def _packs(system: DiagonalSystem, dtype: npt.DTypeLike) -> Array:
     n_lanes = lanes(dtype)
-    return packed(system, Layout(system.n_channels, system.n_channels, system.n_modes, n_lanes, n_lanes), dtype).reshape(-1)
+    return packed(
+        system, Layout(system.n_channels, system.n_channels, system.n_modes, n_lanes, n_lanes), dtype
+    ).reshape(-1)
 
 
 def seconds_per_step(system: DiagonalSystem, batch: int, steps: int) -> float:

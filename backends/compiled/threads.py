@@ -18,8 +18,12 @@ def available_threads() -> int:
     """Numba's setting (`NUMBA_NUM_THREADS`), at most the cores that this process may run on."""
     from numba import config
 
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(int(config.NUMBA_NUM_THREADS), allowed))
+    return max(1, min(int(config.NUMBA_NUM_THREADS), cores()))
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(work: Callable[[int, int], None], pieces: int, threads: int, at_once: int = 1) -> None:

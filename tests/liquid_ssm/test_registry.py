@@ -48,7 +48,7 @@ def third_party(monkeypatch):
 
 
 def test_built_in_backends_come_first_and_are_cached():
-    assert registry.backend_names()[:2] == ("scipy", "numpy")
+    assert registry.backend_names()[:4] == ("numba", "scipy", "numpy", "numba-wide-state")
     assert registry.get_backend("numpy") is registry.get_backend("numpy")
 
 
@@ -59,9 +59,10 @@ def test_an_unknown_backend_is_answered_with_near_names():
 
 def test_the_fixed_order_and_its_explanation():
     choice = registry.default_backend(problem())
-    assert choice.backend == "scipy"
+    assert choice.backend == "numba"
     choice = registry.default_backend(problem(structure="dense"))
     assert choice.backend == "numpy"
+    assert "numba: structure: needs diagonal or dplr for scan, got dense" in choice.explain()
     assert "scipy: structure: needs diagonal for scan, got dense" in choice.explain()
 
 
@@ -69,8 +70,10 @@ def test_if_nobody_can_every_reason_is_carried():
     with pytest.raises(ls.BackendRejected) as caught:
         registry.default_backend(problem(device="cuda"))
     assert {(r.backend, r.reason, r.given) for r in caught.value.rejections} == {
+        ("numba", "device", "cuda"),
         ("scipy", "device", "cuda"),
         ("numpy", "device", "cuda"),
+        ("numba-wide-state", "dtype", "float64"),
     }
     assert "scipy: device: needs cpu, got cuda" in str(caught.value)
 
@@ -82,6 +85,10 @@ def test_if_nobody_can_every_reason_is_carried():
         ("numpy", {"device": "cuda"}, "device"),
         ("scipy", {"gradient": True}, "gradient"),
         ("scipy", {"structure": "dplr"}, "structure"),
+        ("numba", {"structure": "dense"}, "structure"),
+        ("numba", {"dtype": "float16"}, "dtype"),
+        ("numba", {"device": "cuda"}, "device"),
+        ("numba-wide-state", {"dtype": "float64"}, "dtype"),
     ],
 )
 def test_each_reason(name, changes, reason):

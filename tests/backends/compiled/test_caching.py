@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,6 +82,11 @@ def test_numbas_own_setting_is_left_as_it_was():
     assert before == numba.config.CACHE_DIR
 
 
+def started():
+    """The event of Numba that a function of this file is being compiled."""
+    return SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=run)})
+
+
 class _Terminal:
     def __init__(self, is_terminal):
         self.is_terminal, self.written = is_terminal, ""
@@ -97,24 +103,18 @@ class _Terminal:
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_terminal_is_told_once_that_kernels_are_compiled(monkeypatch, caplog, is_terminal):
-    class Started:
-        data = {"dispatcher": type("Dispatcher", (), {"py_func": staticmethod(run)})()}
-
     monkeypatch.setattr(caching, "_compiled_files", {run.__code__.co_filename})
     monkeypatch.setattr(sys, "stderr", _Terminal(is_terminal))
     announcer = caching._Announcer()
     with caplog.at_level(logging.INFO, "liquid_ssm"):
-        announcer.on_start(Started)
-        announcer.on_start(Started)
+        announcer.on_start(started())
+        announcer.on_start(started())
     assert sys.stderr.written.count("compiling kernels") == is_terminal
     assert len(caplog.records) == 1
 
 
 def test_other_peoples_kernels_are_not_announced(monkeypatch):
-    class Started:
-        data = {"dispatcher": type("Dispatcher", (), {"py_func": staticmethod(run)})()}
-
     monkeypatch.setattr(caching, "_compiled_files", set())
     monkeypatch.setattr(sys, "stderr", _Terminal(True))
-    caching._Announcer().on_start(Started)
+    caching._Announcer().on_start(started())
     assert sys.stderr.written == ""

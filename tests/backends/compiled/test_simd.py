@@ -77,7 +77,9 @@ def test_arithmetic(dtype):
         # Fraction to float rounds once; float32 would be rounded twice that way.
         assert np.array_equal(out[4 * w : 5 * w], once)
     unit = np.finfo(dtype).eps / 2
-    assert all(abs(Fraction(float(v)) - e) <= 2 * unit * (abs(e) + 1) for v, e in zip(out[4 * w :], exact, strict=False))
+    assert all(
+        abs(Fraction(float(v)) - e) <= 2 * unit * (abs(e) + 1) for v, e in zip(out[4 * w :], exact, strict=False)
+    )
     assert (out[5 * w : 6 * w] == a[0]).all()
     assert abs(out[6 * w] - x.astype(float).sum()) <= unit * np.log2(w) * np.abs(x).sum() * 1.01
 

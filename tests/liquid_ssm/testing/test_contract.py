@@ -47,7 +47,8 @@ def test_a_good_backend_computes_the_same_and_declares_the_same():
     plain = get_backend("scipy")
     backend = CheckedBackend(plain)
     for mode in ("s4", "liquid", "truncated", "kb", "pb"):
-        assert np.array_equal(ls.apply(SYSTEM, U, mode=mode, backend=backend), ls.apply(SYSTEM, U, mode=mode))
+        expected = ls.apply(SYSTEM, U, mode=mode, backend="scipy")
+        assert np.array_equal(ls.apply(SYSTEM, U, mode=mode, backend=backend), expected)
     for name in ("name", "requires", "install", "capabilities", "linear_method", "arithmetic"):
         assert getattr(backend, name) == getattr(plain, name)
     problem = problem_of(random_system("dense"), U, ModeSpec("liquid"))
