@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from importlib import import_module
 from typing import Any, final
 
 import numpy as np
@@ -27,6 +29,12 @@ from ._correlations import checked
 Array = npt.NDArray[Any]
 
 _STRUCTURES = ("diagonal", "dplr")
+
+
+@cache
+def _module(name: str) -> Any:
+    """A module of kernels: an import statement in a method costs a single step as much as a tenth of its arithmetic."""
+    return import_module(f".compiled.{name}", __package__)
 
 
 @final
@@ -88,9 +96,7 @@ class NumbaBackend(Backend):
     @property
     def threads(self) -> int:
         """Threads that a call may use."""
-        from .compiled.threads import available_threads
-
-        return available_threads() if self._threads is None else self._threads
+        return int(_module("threads").available_threads()) if self._threads is None else self._threads
 
     def arithmetic_for(self, problem: Problem) -> Arithmetic:
         """How a problem of this shape is rounded.
@@ -161,7 +167,7 @@ class NumbaBackend(Backend):
         from .compiled.convolution import causal_convolution_vjp
 
         kernel = _kernel(kernel, u)
-        grad = optional("grad", grad, u.shape, u.dtype)
+        grad = _cotangent(grad, u)
         if grad is None:
             return np.zeros_like(kernel), np.zeros(u.shape, u.dtype)
         return causal_convolution_vjp(kernel, u, grad, self.threads)
@@ -181,9 +187,8 @@ class NumbaBackend(Backend):
             return y, final[:, 0]
         assert isinstance(system, DiagonalSystem)
         if u.shape[-1] == 1:
-            from .compiled.step import step
-
-            return step(system, u, state, liquid=liquid, **self._options)
+            y, final_state = _module("step").step(system, u, state, liquid=liquid, **self._options)
+            return y, final_state
         problem = _shape_of(system, u)
         chunk = None if liquid else self._chunk(problem)
         if chunk is not None:
@@ -217,7 +222,7 @@ class NumbaBackend(Backend):
         """
         given = state
         system, state = self._recurrence(system, u, state, "scan", ())
-        grad_y = optional("grad_y", grad_y, u.shape, u.dtype)
+        grad_y = _cotangent(grad_y, u)
         grad_state = self._state(system, u, grad_state, (), "grad_state")
         if isinstance(system, DPLRSystem):
             from .compiled.lowrank import lowrank_vjp
@@ -279,7 +284,7 @@ class NumbaBackend(Backend):
         """
         given = state
         system, state = self._cascade(system, u, state, order, kind, window)
-        grad_y = optional("grad_y", grad_y, u.shape, u.dtype)
+        grad_y = _cotangent(grad_y, u)
         if window is not None:
             if grad_state is not None:
                 raise ParameterError("grad_state was given, but a cascade with a window has no states; pass None.")
@@ -480,6 +485,11 @@ def float64_state() -> NumbaBackend:
 def _kernel(kernel: Array, u: Array) -> Array:
     n_entries = kernel.shape[-1] if kernel.ndim else 0
     return shaped("kernel", kernel, (signal(u).shape[1], n_entries), u.dtype)
+
+
+def _cotangent(grad: Array | None, u: Array) -> Array | None:
+    """The cotangent of y, itself where it is right as it is: it may be as large as all else together."""
+    return None if grad is None else fitting("grad_y", grad, u.shape, u.dtype)
 
 
 def _shape_of(system: System, u: Array) -> Problem:

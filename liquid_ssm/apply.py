@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .backend import Backend, Gradients
 from .errors import BackendRejected, DTypeError, ParameterError, ShapeError, UnstableRecurrence
 from .finite import all_finite
-from .modes import linear_method, run, scalar_inputs_only
+from .modes import linear_method, require_finite_state, run, scalar_inputs_only
 from .problem import DEFAULT_ORDER, DTYPES, ModeSpec, Problem
 from .registry import default_backend, get_backend, rejection
 
@@ -152,7 +152,7 @@ def vjp(
         raise ShapeError(f"grad_y has shape {grad_y.shape}; y has shape {u.shape}.")
     problem = problem_of(system, u, spec, gradient=True, state=True)
     chosen = _backend(problem, backend)
-    return run_vjp(chosen, system, u, spec, grad_y.astype(u.dtype), state, grad_state)
+    return run_vjp(chosen, system, u, spec, grad_y.astype(u.dtype, copy=False), state, grad_state)
 
 
 def check_input(system: Any, u: Any) -> Array:
@@ -223,6 +223,8 @@ def _check_finite(
     arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
     if all(all_finite(a) for a in arrays):
         return
+    # A state that was not finite makes outputs that are not, so that it need not be looked at before.
+    require_finite_state(state)
     if linear_method(problem, chosen) == "convolution":
         # An FFT spreads one overflow over all steps; the recurrence shows where it happens.
         with np.errstate(over="ignore", invalid="ignore"):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Gradients
-from .modes import Primitives, State, commutes, initial_state, input_power_response, order_first
+from .modes import Primitives, State, commutes, initial_state, input_power_response, order_first, require_finite_state
 from .problem import ModeSpec
 
 Array = Any
@@ -32,6 +32,8 @@ def run_vjp(
     Returns:
         Gradients: complex ones are dL/dRe + i·dL/dIm.
     """
+    for given in (state, grad_state):
+        require_finite_state(given)
     fine = backend.arithmetic.state_dtype
     start = initial_state(system, spec, u, state, fine)
     final = None if grad_state is None else initial_state(system, spec, u, grad_state, fine)

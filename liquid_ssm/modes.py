@@ -257,7 +257,12 @@ def _as_kind(name: str, value: Any, kind: np.dtype[Any]) -> Array:
     array = np.asarray(value)
     if array.dtype.kind not in "fciu" or (array.dtype.kind == "c" and kind.kind != "c"):
         raise ParameterError(f"{name} has dtype {array.dtype}; this mode and system need {kind}.")
-    array = array.astype(kind, copy=False)
-    if not all_finite(array):
-        raise ParameterError(f"{name} holds NaN or infinite values; a state must be finite.")
-    return array
+    return array.astype(kind, copy=False)
+
+
+def require_finite_state(state: Any) -> None:
+    """Raise a `ParameterError` if a state holds NaN or infinite values."""
+    named = state._asdict() if isinstance(state, State) else {"state": state}
+    for name, part in named.items():
+        if part is not None and not all_finite(np.asarray(part)):
+            raise ParameterError(f"{name} holds NaN or infinite values; a state must be finite.")

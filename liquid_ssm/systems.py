@@ -7,7 +7,7 @@ R rank of the low-rank part.  Every class is frozen, its arrays are read-only co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np

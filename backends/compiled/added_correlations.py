@@ -33,6 +33,23 @@ def _add_elementary(inputs, outputs, factors, sums, steps, order):  # type: igno
 
 
 @inlined
+def _add_three(inputs, outputs, factors, sums, steps):  # type: ignore[no-untyped-def]
+    """The same for order 3, in registers."""
+    w = width(outputs)
+    second, third = load(factors, 0), load(factors, w)
+    e1, e2, e3 = load(sums, 0), load(sums, w), load(sums, 2 * w)
+    for t in range(steps):
+        now = load(inputs, (t + 2) * w)
+        e3 = fma(now, e2, e3)
+        e2 = fma(now, e1, e2)
+        e1 = e1 + now
+        store(outputs, t * w, fma(third, e3, fma(second, e2, load(outputs, t * w))))
+    store(sums, 0, e1)
+    store(sums, w, e2)
+    store(sums, 2 * w, e3)
+
+
+@inlined
 def _add_running(inputs, outputs, factors, sums, steps, order):  # type: ignore[no-untyped-def]
     """y ← y + Σ_p β_p s_p with s_p(k) = s_p(k-1) + u_k u_{k-1} … u_{k-p+1}."""
     w = width(outputs)
@@ -70,7 +87,9 @@ def add_tiles(packs, offsets, rows, u, y, sums, recent, order, elementary, lengt
             steps = min(STEPS, length - start)
             read_rows(u, places, 0, start, steps, inputs, (order - 1) * w)
             read_rows(y, places, 0, start, steps, outputs, 0)
-            if elementary:
+            if elementary and order == 3:
+                _add_three(inputs, outputs, factors, tile_sums, steps)
+            elif elementary:
                 _add_elementary(inputs, outputs, factors, tile_sums, steps, order)
             else:
                 _add_running(inputs, outputs, factors, tile_sums, steps, order)

@@ -35,38 +35,69 @@ def _products(inputs, products, steps, order):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _joint_mode(pack, o, products, steps, order, state, s, real, imaginary):  # type: ignore[no-untyped-def]
-    """One mode over one block; the drive begins with the highest order, which is the smallest as a rule."""
+def _parameters(pack, o):  # type: ignore[no-untyped-def]
+    """Ā, C, B̄ and B̄^2 of one mode, real and imaginary parts."""
+    w = width(pack)
+    A_and_C = load(pack, o), load(pack, o + w), load(pack, o + 2 * w), load(pack, o + 3 * w)
+    return A_and_C, (load(pack, o + 4 * w), load(pack, o + 5 * w), load(pack, o + 6 * w), load(pack, o + 7 * w))
+
+
+@inlined
+def _two_modes(pack, o, products, steps, order, state, s, real, imaginary):  # type: ignore[no-untyped-def]
+    """Two modes beside each other over one block, in registers; order 2 or 3."""
     w = width(state)
-    ar, ai, cr, ci = load(pack, o), load(pack, o + w), load(pack, o + 2 * w), load(pack, o + 3 * w)
-    powers = o + 4 * w
-    xr, xi = load(state, s), load(state, s + w)
+    next_o, third_at = o + (4 + 2 * order) * w, 8 * w
+    (ar, ai, cr, ci), (br, bi, dr, di) = _parameters(pack, o)
+    (Ar, Ai, Cr, Ci), (Br, Bi, Dr, Di) = _parameters(pack, next_o)
+    xr, xi, Xr, Xi = load(state, s), load(state, s + w), load(state, s + 2 * w), load(state, s + 3 * w)
     if order == 3:
-        br, bi = load(pack, powers), load(pack, powers + w)
-        dr, di = load(pack, powers + 2 * w), load(pack, powers + 3 * w)
-        er, ei = load(pack, powers + 4 * w), load(pack, powers + 5 * w)
+        er, ei = load(pack, o + third_at), load(pack, o + third_at + w)
+        Er, Ei = load(pack, next_o + third_at), load(pack, next_o + third_at + w)
         for t in range(steps):
             at = 3 * t * w
             first, second, third = load(products, at), load(products, at + w), load(products, at + 2 * w)
             wr = fma(br, first, fma(dr, second, er * third))
             wi = fma(bi, first, fma(di, second, ei * third))
             xr, xi = linear_step(ar, ai, wr, wi, xr, xi)
-            store(real, t * w, fma(cr, xr, load(real, t * w)))
-            store(imaginary, t * w, fma(ci, xi, load(imaginary, t * w)))
+            wr = fma(Br, first, fma(Dr, second, Er * third))
+            wi = fma(Bi, first, fma(Di, second, Ei * third))
+            Xr, Xi = linear_step(Ar, Ai, wr, wi, Xr, Xi)
+            store(real, t * w, fma(Cr, Xr, fma(cr, xr, load(real, t * w))))
+            store(imaginary, t * w, fma(Ci, Xi, fma(ci, xi, load(imaginary, t * w))))
     else:
         for t in range(steps):
-            last = order - 1
-            product = load(products, (t * order + last) * w)
-            wr = load(pack, powers + 2 * last * w) * product
-            wi = load(pack, powers + (2 * last + 1) * w) * product
-            for lower in range(last):
-                p = last - 1 - lower
-                product = load(products, (t * order + p) * w)
-                wr = fma(load(pack, powers + 2 * p * w), product, wr)
-                wi = fma(load(pack, powers + (2 * p + 1) * w), product, wi)
+            first, second = load(products, 2 * t * w), load(products, (2 * t + 1) * w)
+            wr, wi = fma(br, first, dr * second), fma(bi, first, di * second)
             xr, xi = linear_step(ar, ai, wr, wi, xr, xi)
-            store(real, t * w, fma(cr, xr, load(real, t * w)))
-            store(imaginary, t * w, fma(ci, xi, load(imaginary, t * w)))
+            wr, wi = fma(Br, first, Dr * second), fma(Bi, first, Di * second)
+            Xr, Xi = linear_step(Ar, Ai, wr, wi, Xr, Xi)
+            store(real, t * w, fma(Cr, Xr, fma(cr, xr, load(real, t * w))))
+            store(imaginary, t * w, fma(Ci, Xi, fma(ci, xi, load(imaginary, t * w))))
+    store(state, s, xr)
+    store(state, s + w, xi)
+    store(state, s + 2 * w, Xr)
+    store(state, s + 3 * w, Xi)
+
+
+@inlined
+def _one_mode(pack, o, products, steps, order, state, s, real, imaginary):  # type: ignore[no-untyped-def]
+    """One mode over one block, any order; the drive begins with the highest order, the smallest as a rule."""
+    w = width(state)
+    ar, ai, cr, ci = load(pack, o), load(pack, o + w), load(pack, o + 2 * w), load(pack, o + 3 * w)
+    powers, last = o + 4 * w, order - 1
+    xr, xi = load(state, s), load(state, s + w)
+    for t in range(steps):
+        product = load(products, (t * order + last) * w)
+        wr = load(pack, powers + 2 * last * w) * product
+        wi = load(pack, powers + (2 * last + 1) * w) * product
+        for lower in range(last):
+            p = last - 1 - lower
+            product = load(products, (t * order + p) * w)
+            wr = fma(load(pack, powers + 2 * p * w), product, wr)
+            wi = fma(load(pack, powers + (2 * p + 1) * w), product, wi)
+        xr, xi = linear_step(ar, ai, wr, wi, xr, xi)
+        store(real, t * w, fma(cr, xr, load(real, t * w)))
+        store(imaginary, t * w, fma(ci, xi, load(imaginary, t * w)))
     store(state, s, xr)
     store(state, s + w, xi)
 
@@ -101,8 +132,14 @@ def joint_tiles(packs, offsets, rows, group, u, y, states, order, length, weight
             _products(inputs, products, steps, order)
             clear(real, steps)
             clear(imaginary, steps)
-            for v in range(depth):
-                _joint_mode(pack, v * components * w, products, steps, order, state, v * 2 * w, real, imaginary)
+            v = 0
+            if 2 <= order <= 3:
+                while v + 2 <= depth:
+                    _two_modes(pack, v * components * w, products, steps, order, state, v * 2 * w, real, imaginary)
+                    v += 2
+            while v < depth:
+                _one_mode(pack, v * components * w, products, steps, order, state, v * 2 * w, real, imaginary)
+                v += 1
             difference(real, imaginary, steps, weight)
             write_rows(real, steps, group, n_rows, y, places, 0, start, block)
             for t in range(order - 1):

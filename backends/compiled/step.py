@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,10 @@ Array = npt.NDArray[Any]
 
 # Rows that a thread takes at a time: one step of fewer is done before another thread has begun.
 ROWS_AT_ONCE = 2048
+
+_COMPLEX = {np.dtype("float32"): np.dtype("complex64"), np.dtype("float64"): np.dtype("complex128")}
+# Parameters with lanes for modes, of systems that are still in use.
+_known: WeakKeyDictionary[DiagonalSystem, dict[np.dtype[Any], Array]] = WeakKeyDictionary()
 
 
 @inlined
@@ -97,23 +102,31 @@ def step(
     Accuracy: the new state is, bit for bit, that of a scan over several steps.
     """
     batch, n_channels, _ = u.shape
-    dtype = np.dtype(u.dtype if state_dtype is None else state_dtype)
+    dtype = u.dtype if state_dtype is None else np.dtype(state_dtype)
     rows, modes = batch * n_channels, system.n_modes
-    kind = np.result_type(dtype, np.complex64)
+    kind = _COMPLEX[dtype]
     shape = (batch, n_channels, modes)
     numbers = np.zeros(shape, kind) if state is None else np.array(state, kind, order="C")
     y = np.empty(u.shape, u.dtype)
     packs, inputs, outputs = _packs(system, dtype), np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
     states = numbers.reshape(-1).view(dtype)
 
-    def work(first: int, end: int) -> None:
-        step_rows(packs, inputs, outputs, states, max(1, n_channels), modes, system.weight, liquid, 0, first, end)
-
-    share(work, rows, threads, ROWS_AT_ONCE)
+    arguments = packs, inputs, outputs, states, max(1, n_channels), modes, system.weight, liquid, 0
+    if rows <= ROWS_AT_ONCE:
+        step_rows(*arguments, 0, rows)
+    else:
+        share(lambda first, end: step_rows(*arguments, first, end), rows, threads, ROWS_AT_ONCE)
     return y, numbers if system.is_complex else np.ascontiguousarray(numbers.real)
 
 
-def _packs(system: DiagonalSystem, dtype: npt.DTypeLike) -> Array:
+def _packs(system: DiagonalSystem, dtype: np.dtype[Any]) -> Array:
+    known = _known.setdefault(system, {})
+    if dtype not in known:
+        known[dtype] = _new_packs(system, dtype)
+    return known[dtype]
+
+
+def _new_packs(system: DiagonalSystem, dtype: np.dtype[Any]) -> Array:
     n_lanes = lanes(dtype)
     return packed(
         system, Layout(system.n_channels, system.n_channels, system.n_modes, n_lanes, n_lanes), dtype

@@ -9,14 +9,15 @@ from liquid_ssm.finite import all_finite
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 5)])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 5), (100, 101)])
 def test_finite_numbers(dtype, shape):
     assert all_finite(np.full(shape, np.finfo(dtype).max, dtype))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, complex(0, np.nan), complex(0, np.inf), complex(np.inf, 0)])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_one_that_is_not(value, transposed):
-    array = np.ones((3, 5), np.result_type(value, np.float32))
+@pytest.mark.parametrize("shape", [(3, 5), (100, 101)])
+def test_one_that_is_not(value, transposed, shape):
+    array = np.ones(shape, np.result_type(value, np.float32))
     array[2, 1] = value
     assert not all_finite(array.T if transposed else array)
