@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def verify(session: nox.Session) -> None:
     """The main job, with its report as JSON; arguments after `--` go to `liquid-ssm verify`."""
-    install_wheel(session)
+    install_wheel(session, extras="[numba]")
     report = Path(session.create_tmp()) / "verify.json"
     session.run("liquid-ssm", "verify", "--json", str(report), *session.posargs)
     session.log(f"report: {report}")
@@ -63,8 +63,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict on the installed wheel, from a folder where the source tree is not in sight."""
-    # liquid_ssm.testing is typed against hypothesis.
-    install_wheel(session, "mypy", extras="[test]")
+    # liquid_ssm.testing is typed against hypothesis, the plots of liquid_ssm.bench against matplotlib.
+    install_wheel(session, "mypy", extras="[test,bench]")
     session.chdir(session.create_tmp())
     session.run("mypy", "--config-file", PYPROJECT, "--strict", "-p", "liquid_ssm")
 
@@ -112,11 +112,11 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks; `nox -s bench -- FOLDER` says where their JSON goes."""
-    # The benchmarks draw their systems with liquid_ssm.testing.
-    install_wheel(session, extras="[test]")
-    folder = session.posargs[0] if session.posargs else session.create_tmp()
-    session.run("python", str(ROOT / "benchmarks" / "run.py"), folder)
+    """The benchmarks, about half an hour; `nox -s bench -- FOLDER [SECONDS]` says where their JSON and plots go."""
+    # torch is what they are compared with; the part on tightness draws its systems with liquid_ssm.testing.
+    install_wheel(session, "torch", extras="[test,bench,numba]")
+    folder, *rest = session.posargs or [session.create_tmp()]
+    session.run("python", str(ROOT / "benchmarks" / "run.py"), folder, *rest)
     session.log(f"results: {folder}")
 
 

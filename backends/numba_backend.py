@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from ._correlations import checked
 Array = npt.NDArray[Any]
 
 _STRUCTURES = ("diagonal", "dplr")
+_Kind = Literal["linear", "liquid"]
 
 
 @cache
@@ -92,6 +93,8 @@ class NumbaBackend(Backend):
                 "u's own dtype."
             )
         self.state_dtype = state_dtype
+        if state_dtype is not None:
+            self.__dict__["arithmetic"] = replace(self.arithmetic, state_dtype=state_dtype)
 
     @property
     def threads(self) -> int:
@@ -101,19 +104,21 @@ class NumbaBackend(Backend):
     def arithmetic_for(self, problem: Problem) -> Arithmetic:
         """How a problem of this shape is rounded.
 
-        The linear recurrence takes chunks at once where that is faster, and a scan of few rows and many steps runs in
-        pieces; gradients never do.
+        float32 states may be kept divided by B̄, the linear recurrence takes chunks at once where that is faster, and a
+        scan of few rows and many steps runs in pieces; gradients never do.
         """
         if problem.structure != "diagonal" or problem.gradient or problem.length <= 1:
             return self.arithmetic
+        scaled = problem.dtype == "float32" and self.state_dtype is None
+        usual = replace(self.arithmetic, scaled_states=scaled)
         linear = problem.spec.mode in ("s4", "kb", "pb")
         chunk = self._chunk(problem) if linear else None
         if chunk is not None:
-            return replace(self.arithmetic, linear_chunk=chunk)
+            return replace(usual, linear_chunk=chunk)
         pieces = self._pieces(problem) if linear or problem.spec.mode == "liquid" else 1
         if pieces > 1:
-            return replace(self.arithmetic, scan="any", scan_chunk=problem.length // pieces)
-        return self.arithmetic
+            return replace(usual, scan="any", scan_chunk=problem.length // pieces)
+        return usual
 
     def kernel(self, system: System, length: int, power: int = 1) -> Array:
         """K_i = weight · Re(C Āⁱ B̄^{∘power}), i = 0 … length - 1, (H, length).
@@ -182,7 +187,7 @@ class NumbaBackend(Backend):
             from .compiled.lowrank import lowrank_run
 
             states = None if state is None else state[:, None]
-            kind = "liquid" if liquid else "linear"
+            kind: _Kind = "liquid" if liquid else "linear"
             y, final = lowrank_run(system, u, states, order=1, kind=kind, **self._options)
             return y, final[:, 0]
         assert isinstance(system, DiagonalSystem)
@@ -228,7 +233,7 @@ class NumbaBackend(Backend):
             from .compiled.lowrank import lowrank_vjp
 
             states, final = (None if x is None else x[:, None] for x in (state, grad_state))
-            kind = "liquid" if liquid else "linear"
+            kind: _Kind = "liquid" if liquid else "linear"
             found = lowrank_vjp(system, u, states, grad_y, final, order=1, kind=kind, **self._options)
             found = found._replace(state=found.state[:, 0])
         else:
@@ -253,6 +258,7 @@ class NumbaBackend(Backend):
         With `window` there are no states: the second result is None.
         """
         system, state = self._cascade(system, u, state, order, kind, window)
+        assert isinstance(system, DiagonalSystem | DPLRSystem)
         if window is not None:
             from .compiled.windowed_chain import windowed_chain
 
@@ -261,9 +267,13 @@ class NumbaBackend(Backend):
             from .compiled.lowrank import lowrank_run
 
             return lowrank_run(system, u, state, order=order, kind=kind, **self._options)
-        from .compiled import diagonal
+        from .compiled import diagonal, scaled_cascade
 
-        assert isinstance(system, DiagonalSystem)
+        scalable = kind == "truncated" and order in scaled_cascade.ORDERS
+        if scalable and diagonal.can_scale(system, u, self.state_dtype):
+            found = scaled_cascade.scaled_cascade(system, u, state, order=order, threads=self.threads)
+            if found is not None:
+                return found
         return diagonal.cascade(system, u, state, order=order, chain=kind == "chain", **self._options)
 
     def cascade_vjp(
@@ -285,6 +295,7 @@ class NumbaBackend(Backend):
         given = state
         system, state = self._cascade(system, u, state, order, kind, window)
         grad_y = _cotangent(grad_y, u)
+        assert isinstance(system, DiagonalSystem | DPLRSystem)
         if window is not None:
             if grad_state is not None:
                 raise ParameterError("grad_state was given, but a cascade with a window has no states; pass None.")
@@ -299,7 +310,6 @@ class NumbaBackend(Backend):
         else:
             from .compiled import diagonal
 
-            assert isinstance(system, DiagonalSystem)
             chain = kind == "chain"
             found = diagonal.cascade_vjp(
                 system, u, state, grad_y, grad_state, order=order, chain=chain, **self._options
@@ -475,9 +485,7 @@ def float64_state() -> NumbaBackend:
     """The backend `numba-wide-state`: float32 data with a float64 state, for tolerances below float32's recurrences."""
     backend = NumbaBackend(state_dtype="float64")
     backend.__dict__.update(
-        name="numba-wide-state",
-        capabilities=replace(NumbaBackend.capabilities, dtypes=("float32",)),
-        arithmetic=replace(NumbaBackend.arithmetic, state_dtype="float64"),
+        name="numba-wide-state", capabilities=replace(NumbaBackend.capabilities, dtypes=("float32",))
     )
     return backend
 

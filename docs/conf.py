@@ -43,7 +43,7 @@ default_role = "code"
 
 # Names of other projects, without a network to fetch their inventories; bare names, which annotations that are only
 # imported for the type checker leave unresolved.
-_OTHERS = "flint|hypothesis|mpmath|numpy|np|npt|scipy|typer|collections|os|pathlib|typing"
+_OTHERS = "flint|hypothesis|llvmlite|mpmath|numba|numpy|np|npt|scipy|typer|collections|os|pathlib|typing|weakref"
 nitpick_ignore_regex = [(r"py:.*", rf"\w+|({_OTHERS})\..*")]
 
 GENERATED = Path(__file__).parent / "_generated"
@@ -57,11 +57,11 @@ def write_backend_table(folder: Path) -> None:
     backends = []
     for name, target in BUILT_IN:
         module, _, attribute = target.partition(":")
-        backends.append((name, getattr(import_module(module), attribute)))
+        backends.append((name, getattr(import_module(module), attribute)()))
     names = [f"`{name}`" for name, _ in backends]
     rows: list[list[str]] = []
     for primitive in PRIMITIVES:
-        declared = [cls.capabilities.primitives.get(primitive) for _, cls in backends]
+        declared = [made.capabilities.primitives.get(primitive) for _, made in backends]
         if all(not structures for structures in declared):
             rows.append([f"`{primitive}`", *("–" if structures is None else "yes" for structures in declared)])
             continue
@@ -69,11 +69,11 @@ def write_backend_table(folder: Path) -> None:
             marks = ["yes" if structures and structure in structures else "–" for structures in declared]
             if "yes" in marks:
                 rows.append([f"`{primitive}`, {structure}", *marks])
-    rows.append(["dtypes", *(", ".join(cls.capabilities.dtypes) for _, cls in backends)])
-    rows.append(["devices", *(", ".join(cls.capabilities.devices) for _, cls in backends)])
-    rows.append(["gradients", *("yes" if cls.capabilities.gradients else "–" for _, cls in backends)])
-    rows.append(["linear term by", *(cls.linear_method for _, cls in backends)])
-    rows.append(["needs", *(", ".join(cls.requires) or "–" for _, cls in backends)])
+    rows.append(["dtypes", *(", ".join(made.capabilities.dtypes) for _, made in backends)])
+    rows.append(["devices", *(", ".join(made.capabilities.devices) for _, made in backends)])
+    rows.append(["gradients", *("yes" if made.capabilities.gradients else "–" for _, made in backends)])
+    rows.append(["linear term by", *(made.linear_method for _, made in backends)])
+    rows.append(["needs", *(", ".join(made.requires) or "–" for _, made in backends)])
     table = [["", *names], ["---"] * (len(names) + 1), *rows]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in table) + "\n"
     (folder / "backends.md").write_text(text, encoding="utf-8")
@@ -111,30 +111,45 @@ def write_oracle_modules(folder: Path) -> None:
 
 
 def write_benchmarks(folder: Path) -> None:
-    """The committed measurements, one section for each machine."""
+    """The committed measurements, one section for each machine; a machine may have speed, tightness, or both."""
+    from liquid_ssm.bench.plots import draw
+    from liquid_ssm.bench.result import Result
+    from liquid_ssm.bench.tables import markdown
+
     sections = []
     for machine in sorted((Path(__file__).parents[1] / "benchmarks" / "results").iterdir()):
-        speed = json.loads((machine / "speed.json").read_text(encoding="utf-8"))
-        about = speed["environment"]
-        sections.append(f"## {about['cpu']}, {about['cores']}\n")
-        sections.append(f"{about['python']}, NumPy {about['numpy']}, SciPy {about['scipy']}, {about['blas']}.\n")
-        sections.append("### Speed\n")
-        sections += ["| batch × H × L | N | backend | mode | median | of the bare FFT |", "|---|---|---|---|---|---|"]
-        for r in speed["rows"]:
-            shape = f"{r['batch']} × {r['n_channels']} × {r['length']} | {r['n_state']}"
-            seconds = f"{1e3 * r['seconds']['median']:.3g} ms"
-            sections.append(f"| {shape} | {r['backend']} | {r['mode']} | {seconds} | {r['ratio']:.3g} |")
-        sections += ["", "### Bound over observed error\n"]
-        sections += [
-            "| backend | structure | mode | dtype | bound | cases | median | largest | largest error/bound |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
-        for r in json.loads((machine / "tightness.json").read_text(encoding="utf-8"))["rows"]:
-            names = " | ".join(r[key] for key in ("backend", "structure", "mode", "dtype", "kind"))
-            tight = f"{r['median']:.3g} | {r['largest']:.3g} | {r['largest_observed_over_bound']:.2g}"
-            sections.append(f"| {names} | {r['cases']} | {tight} |")
-        sections.append("")
+        parts, about = [], {}
+        if (machine / "speed.json").exists():
+            result = Result.from_json((machine / "speed.json").read_text(encoding="utf-8"))
+            about = dict(result.environment)
+            parts += ["### Speed\n", markdown(result, level=4)]
+            # Drawn here, from the same numbers as the tables.
+            images = draw(result, folder / "benchmarks" / machine.name)
+            # Paths as docs/benchmarks.md sees them, which includes this text.
+            for path in images:
+                parts.append(f"![{path.stem.replace('-', ' ')}]({path.relative_to(folder.parent).as_posix()})\n")
+        if (machine / "tightness.json").exists():
+            tight = json.loads((machine / "tightness.json").read_text(encoding="utf-8"))
+            about = about or tight["environment"]
+            parts += ["### Bound over observed error\n", _tightness_table(tight["rows"])]
+        if parts:
+            versions = f"{about['python']}, NumPy {about['numpy']}, SciPy {about['scipy']}, {about['blas']}"
+            known = [name for name in ("numba", "torch") if about.get(name, "not installed") != "not installed"]
+            others = "".join(f", {name} {about[name]}" for name in known)
+            sections += [f"## {about['cpu']}, {about['cores']}\n", f"{versions}{others}.\n", *parts]
     (folder / "benchmarks.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _tightness_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| backend | structure | mode | dtype | bound | cases | median | largest | largest error/bound |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        names = " | ".join(r[key] for key in ("backend", "structure", "mode", "dtype", "kind"))
+        tight = f"{r['median']:.3g} | {r['largest']:.3g} | {r['largest_observed_over_bound']:.2g}"
+        lines.append(f"| {names} | {r['cases']} | {tight} |")
+    return "\n".join(lines) + "\n"
 
 
 def write_local_constants(folder: Path) -> None:

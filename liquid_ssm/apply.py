@@ -60,7 +60,8 @@ def apply(
     Accuracy: `verify` compares any backend with the exact reference and the bound of docs/bounds.md.
     """
     spec = ModeSpec(mode, order, correlations, window)
-    u = check_input(system, u)
+    # What is not finite in u makes an output that is not; so u is looked at only then, or where no output would tell.
+    u = check_input(system, u, finite=tolerance is not None or system.n_modes == 0)
     system = system.astype(u.dtype)
     problem = problem_of(system, u, spec, state=return_state or state is not None)
     if tolerance is not None:
@@ -155,8 +156,8 @@ def vjp(
     return run_vjp(chosen, system, u, spec, grad_y.astype(u.dtype, copy=False), state, grad_state)
 
 
-def check_input(system: Any, u: Any) -> Array:
-    """u as an array, if it is (batch, H, L), float32 or float64, and finite.
+def check_input(system: Any, u: Any, *, finite: bool = True) -> Array:
+    """u as an array, if it is (batch, H, L), float32 or float64, and `finite` unless that is found out later.
 
     Raises:
         ShapeError, DTypeError, ParameterError: it is not; the message says where.
@@ -173,6 +174,13 @@ def check_input(system: Any, u: Any) -> Array:
             f"u has {array.shape[1]} channels (shape {array.shape}, read as (batch, H, L)); "
             f"the system has {system.n_channels}."
         )
+    if finite:
+        require_finite_input(array)
+    return array
+
+
+def require_finite_input(array: Array) -> None:
+    """Raise a `ParameterError` that names the first value of u that is NaN or infinite."""
     if not all_finite(array):
         bad = np.argwhere(~np.isfinite(array))
         row, channel, k = (int(i) for i in bad[0])
@@ -180,7 +188,6 @@ def check_input(system: Any, u: Any) -> Array:
             f"u holds {len(bad)} value(s) that are NaN or infinite; the first is {array[row, channel, k]} at "
             f"batch {row}, channel {channel}, step {k}. Replace or cut them."
         )
-    return array
 
 
 def problem_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool = False, state: bool = False) -> Problem:
@@ -223,7 +230,7 @@ def _check_finite(
     arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
     if all(all_finite(a) for a in arrays):
         return
-    # A state that was not finite makes outputs that are not, so that it need not be looked at before.
+    require_finite_input(u)
     require_finite_state(state)
     if linear_method(problem, chosen) == "convolution":
         # An FFT spreads one overflow over all steps; the recurrence shows where it happens.

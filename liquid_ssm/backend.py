@@ -113,6 +113,10 @@ class Arithmetic:
             for, is one recurrence for all orders on diagonal systems; else one recurrence per order.
         linear_chunk: steps that the linear recurrence of a diagonal system takes at once, by tables; steps that do
             not fill a chunk are plain ones.  None for plain steps only.
+        scaled_states: scans of diagonal systems, single steps among them or not, may keep x / B̄ in place of x where
+            no entry of B̄ is 0, add u to it as it is, and read out with C B̄; the orders p of `truncated` likewise
+            x / B̄^p.  These products and every change between x and x / B̄ are computed in a finer precision than that
+            of states and rounded to it once.
     """
 
     summation: Literal["pairwise", "any"] = "any"
@@ -126,6 +130,7 @@ class Arithmetic:
     table_dtype: str | None = None
     joint_adjacent: bool = False
     linear_chunk: int | None = None
+    scaled_states: bool = False
 
 
 _installed: set[str] = set()

@@ -1,4 +1,4 @@
-"""The command line: `liquid-ssm verify`, `claims`, `certify` and `info`.
+"""The command line: `liquid-ssm verify`, `claims`, `certify`, `bench` and `info`.
 
 Exit codes: 0 everything within bounds, 1 something was not (or could not be decided), 2 usage or input error.
 Results go to standard output, progress and errors to standard error; with `--json -` standard output carries the
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bench.command import bench
 from .claims.command import claims
 from .console import check_target, progress, write_json, writing
 from .errors import BackendUnavailable, LiquidSSMError, OracleInconclusive, ParameterError, unknown_name
@@ -260,6 +261,7 @@ def verify(
 
 
 app.command()(claims)
+app.command()(bench)
 
 
 @app.command()

@@ -33,8 +33,8 @@ def state_error(system: Any, problem: Problem, largest_input: float) -> float:
     unit = float(np.finfo(problem.dtype).eps) / 2
     steps = float(max(1, problem.length))
     if problem.structure in ("diagonal", "mimo"):
-        drive = 0.0 if problem.spec.mode == "s4" else np.abs(system.B_bar) * largest_input
-        if problem.structure == "mimo" and problem.spec.mode != "s4":
+        drive = np.abs(system.B_bar) * (0.0 if problem.spec.mode == "s4" else largest_input)
+        if problem.structure == "mimo":
             drive = drive.sum(axis=1)
         radius = float(np.max(np.abs(system.A_bar) + drive, initial=0.0))
         if radius < 1:

@@ -51,6 +51,8 @@ class _Chunks:
 
         E_k = max(|ā|E_{k-1} + those of a plain step, |ā|^Q E_{k-Q} + those of a chunk),
         of a chunk: (τ_D + √2γ_{Q+2})|ā|^Q(|x| + E) + Σ_i τ_i|ā|^i|b̄ u_{k-i}| + γ_{Q+2} S.
+
+    Where states may be scaled, E + 2u(|x| + E) takes the place of E in a state that a step or a chunk begins with.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class _Chunks:
         self.alpha, self.beta = size(self.A), size(self.B)
         self.x, self.source, self.length = start, source, source.shape[-1]
         self.power_error = float(count((power - 1) * COMPLEX_PRODUCT, np.array(u)))
-        self.wrong = source_error
+        self.wrong, self.conversion = source_error, model.conversion
         self.computed = np.abs(source) + source_error
         # tables: formed in one precision, rounded to the other; and states that are rounded before they enter
         inner, outer = model.table_unit or u, u if model.table_unit else 0.0
@@ -124,7 +126,8 @@ class _Chunks:
         drive = self.beta * (1 + self.power_error) * computed
         plain = model.product * u * self.alpha * X[Q - 1 : -1] + (1 + model.addend) * u * drive
         plain = (1 + 2 * u) * (plain + self.beta * (wrong + self.power_error * computed))
-        plain = (plain + u * X[Q:] + 16 * model.tiny) * INFLATION
+        lost = (16 + 4 * self.beta * model.scaled_states) * model.tiny
+        plain = (plain + u * X[Q:] + lost) * INFLATION
         keep = (1 + 2 * u) * self.alpha * (1 + 2 * COMPLEX_PRODUCT * u) * INFLATION
         # a chunk: errors of D, rounding of the sum of Q inputs and two products of the state
         carried = (1 + self.carried) * (1 + sqrt(2.0) * self.sum) - 1
@@ -133,11 +136,15 @@ class _Chunks:
         chunk = chunk + (self.whole * carried + 2 * self.floor[:, None]) * X[: len(w)] * INFLATION**2
         taken = (self.whole * (1 + carried) + 2 * self.floor[:, None]) * INFLATION**2
         for t in range(len(w)):
-            found = keep * E[Q - 1 + t] + plain[t]
+            found = keep * self._taken_up(E[Q - 1 + t], X[Q - 1 + t]) + plain[t]
             if part.start + t >= Q - 1:
-                found = np.maximum(found, taken * E[t] + chunk[t])
+                found = np.maximum(found, taken * self._taken_up(E[t], X[t]) + chunk[t])
             E[Q + t] = found
         self.X, self.E = X, E
+
+    def _taken_up(self, E: Array, X: Array) -> Array:
+        """Errors of states that steps or chunks begin with: they may have been scaled and scaled back."""
+        return E + self.conversion * (X + E)
 
     def _windows(self, values: Array, part: slice) -> Array:
         """(T, batch, H, Q): the newest Q values before and at each step, newest first, zeros before the first."""
@@ -168,15 +175,16 @@ class _Chunks:
         def read(states: Array, table: Array) -> Array:
             return np.moveaxis(_mapped(states, table)[before, ..., q], 1, -1)
 
-        cap = self.X + self.E
-        errors, states = read(self.E, self.read), read(cap, self.read)
+        begun = self._taken_up(self.E, self.X)
+        cap = self.X + begun
+        errors, states = read(begun, self.read), read(cap, self.read)
         found = errors + inherited + self.read_error * states + self.sums * (moduli + (1 + self.read_error) * states)
         seen = rows.sum(axis=-1, keepdims=True) + read(cap, np.ones_like(self.read))
         found = found + self.floor[:, None] * (8 * (Q + 2 * self.modes) + 2 * seen)
         began = part.start + before - Q + 1
         possible = (began >= 0) & (began <= self.length - Q)
         found = np.where(possible[:, None, None], found, 0).max(axis=-1)
-        depth = (2 + model.depth(self.modes)) * model.unit
+        depth = (2 + model.depth(self.modes) + model.scaled_states) * model.unit
         plain = (self.C * (self.E[Q:] + depth * (1 + depth) * (self.X[Q:] + self.E[Q:]))).sum(axis=-1)
         plain = self.weight * plain + 4 * self.modes * model.tiny
         return np.asarray(np.maximum(plain, found) * INFLATION**8)

@@ -102,7 +102,7 @@ def _drive(b: Array, u: Array, model: RoundingModel) -> Drive:
     """w = b u and its error, one channel per corner: (1, 1, K, 1)."""
     ones = np.ones((len(b), 1), complex)
     run = _Run(Realization("diagonal", ones, b[:, None], ones), u[None, :, None], (model,), None)
-    ((_, drive),) = run._drives(run.u, 1, None)
+    ((_, drive),) = run._drives(run.u, 1, None, run.inner)
     return drive
 
 

@@ -146,7 +146,9 @@ class _Run:
 
     def __init__(self, realization: Realization, u: Array, models: Sequence[RoundingModel], state: Array | None):
         self.r, self.u, self.models = realization, u, models
-        self.inner = [model.in_states for model in models]
+        # only a scalar input can be what is added to a state
+        scalable = realization.structure == "diagonal"
+        self.inner = [(model if scalable else model.unscaled).in_states for model in models]
         self.kind = np.result_type(u.dtype, np.complex64)
         batch = u.shape[0]
         modes = realization.n_modes
@@ -185,13 +187,20 @@ class _Run:
                 )
             run = run_matrix(self.r, u, link, order, start, self.inner, power=power, input_error=input_error, many=many)
             return run.y, self._rounded_once(run.y, run.error), nothing
-        drives = self._drives(u, power, input_error)
-        y, error = self._scalar_run(link, order, u, start, drives)
+        inner = [model.unscaled for model in self.inner] if link == "input" else self.inner
+        drives = self._drives(u, power, input_error, inner)
+        y, error = self._scalar_run(link, order, u, start, drives, inner)
         error = self._rounded_once(y, error)
         return y, error, nothing
 
     def _scalar_run(
-        self, link: str | None, order: int, u: Array, start: Array, drives: Iterator[tuple[slice, Drive]]
+        self,
+        link: str | None,
+        order: int,
+        u: Array,
+        start: Array,
+        drives: Iterator[tuple[slice, Drive]],
+        inner: Sequence[RoundingModel],
     ) -> tuple[Array, Array]:
         y = np.zeros(u.shape, u.dtype)
         error = np.zeros((len(self.models), *u.shape))
@@ -200,15 +209,15 @@ class _Run:
         summed = order - 1 if link == "drive" else 0
         blocks: Iterator[tuple[slice, Array, Array]]
         if link == "liquid":
-            blocks = scan_bounds.liquid_states(A, drives, start, self.inner, u.shape[-1])
+            blocks = scan_bounds.liquid_states(A, drives, start, inner, u.shape[-1])
         else:
             inputs = np.moveaxis(u, -1, 0)[..., None] if link == "input" else None
-            pieces = scan_bounds.cascade_states(A, drives, inputs, order, start, self.inner, u.shape[-1])
+            pieces = scan_bounds.cascade_states(A, drives, inputs, order, start, inner, u.shape[-1])
             blocks = (
                 (p, x.sum(axis=0), E.sum(axis=1)) if link == "drive" else (p, x[-1], E[:, -1]) for p, x, E in pieces
             )
         for part, x, E in blocks:
-            outputs, errors = read_out(C, self.r.weight, x, E, self.inner, summed)
+            outputs, errors = read_out(C, self.r.weight, x, E, inner, summed)
             y[..., part], error[..., part] = np.moveaxis(outputs, 0, -1), np.moveaxis(errors, 1, -1)
         return y, error
 
@@ -233,7 +242,9 @@ class _Run:
                 error[i] = (error[i] + model.unit * rounded + model.tiny) * INFLATION
         return error
 
-    def _drives(self, u: Array, power: int, input_error: Array | None) -> Iterator[tuple[slice, Drive]]:
+    def _drives(
+        self, u: Array, power: int, input_error: Array | None, inner: Sequence[RoundingModel]
+    ) -> Iterator[tuple[slice, Drive]]:
         B = self.r.B.astype(self.kind)
         powered = B
         for _ in range(power - 1):
@@ -241,16 +252,19 @@ class _Run:
         time_first = np.moveaxis(u, -1, 0)  # (L, batch, H)
         for part in chunks(u.shape[-1], self.x0.size):
             inputs = time_first[part]
-            unit, tiny = units(self.inner, inputs.ndim + 1)
-            kappa, _ = constants(self.inner, inputs.ndim + 1)
+            unit, tiny = units(inner, inputs.ndim + 1)
+            kappa, _ = constants(inner, inputs.ndim + 1)
             if self.r.structure == "mimo":
                 w = np.einsum("mh,tbh->tbm", B, inputs)[:, :, None]
                 size = np.einsum("mh,tbh->tbm", np.abs(B).astype(float), np.abs(inputs).astype(float))[:, :, None]
-                roundings = np.array([1 + m.depth(inputs.shape[-1]) for m in self.inner]).reshape(unit.shape)
+                roundings = np.array([1 + m.depth(inputs.shape[-1]) for m in inner]).reshape(unit.shape)
                 error = correlation.count(roundings, unit) * size + 2 * inputs.shape[-1] * tiny
             else:
                 w = powered * inputs[..., None]
                 error = ((power - 1) * kappa + 1) * unit * (1 + 8 * power * unit) * np.abs(w) + 2 * tiny
+                # what underflows in x / b̄ is an error of the input
+                scaled = np.array([model.scaled_states for model in inner]).reshape(unit.shape)
+                error = error + 4 * tiny * scaled * np.abs(powered)
                 if input_error is not None:
                     wrong = np.moveaxis(input_error[..., part], -1, 1)[..., None]  # (K, T, batch, H, 1)
                     error = error + np.abs(powered) * wrong * (1 + 8 * power * unit)
@@ -283,7 +297,7 @@ class _Run:
         value, error, normwise = total
         terms, errors = correlation.adjacent_products(self.u, order, self.models)
         drives = joint_drives(self.r.B.astype(self.kind), terms, errors, self.models, self.x0.size)
-        y, found = self._scalar_run(None, 1, self.u, self.x0, drives)
+        y, found = self._scalar_run(None, 1, self.u, self.x0, drives, self.inner)
         error[joint] = self._rounded_once(y, found)[joint]
         return value, error, normwise
 

@@ -55,6 +55,9 @@ class RoundingModel:
             that is driven by the sum of all orders; else one recurrence per order.
         linear_chunk: steps Q that the linear recurrence of a `diagonal` system takes at once, by tables, wherever
             it likes, with plain steps in between; None for plain steps only.
+        scaled_states: `liquid`, the linear recurrence and the orders of `truncated` of a `diagonal` system may keep
+            x / B̄, the order p x / B̄^p, in place of x, and change from one to the other between any two steps, in the
+            precision of states; chains of `kb` never do.
     """
 
     unit: float
@@ -72,6 +75,7 @@ class RoundingModel:
     table_unit: float | None = None
     joint_adjacent: bool = False
     linear_chunk: int | None = None
+    scaled_states: bool = False
 
     def __post_init__(self) -> None:
         if self.scan not in ("sequential", "any"):
@@ -109,6 +113,7 @@ class RoundingModel:
         table_dtype: npt.DTypeLike | None = None,
         joint_adjacent: bool = False,
         linear_chunk: int | None = None,
+        scaled_states: bool = False,
     ) -> RoundingModel:
         """The model of a real floating dtype, round to nearest; dtypes no finer than it count as the same."""
         unit = unit_roundoff(dtype)
@@ -129,6 +134,7 @@ class RoundingModel:
             table_unit=_finer(table_dtype, unit),
             joint_adjacent=joint_adjacent,
             linear_chunk=linear_chunk,
+            scaled_states=scaled_states,
         )
 
     @property
@@ -143,6 +149,11 @@ class RoundingModel:
     def in_working_precision(self) -> RoundingModel:
         """The same with recurrences in the working precision, which covers finer ones that are rounded at the end."""
         return replace(self, state_unit=None, state_tiny=None)
+
+    @property
+    def unscaled(self) -> RoundingModel:
+        """The same for a recurrence whose states are never scaled."""
+        return replace(self, scaled_states=False) if self.scaled_states else self
 
     @property
     def finest(self) -> float:
@@ -160,6 +171,11 @@ class RoundingModel:
     def addend(self) -> float:
         """α: a complex product that is added to v part by part costs α u |v| besides."""
         return 0.0 if self.fused is False else ADDEND
+
+    @property
+    def conversion(self) -> float:
+        """c: a state that is scaled and scaled back changes by at most c|x|, of which the second order is part."""
+        return 2 * self.unit * (1 + 2 * self.unit) if self.scaled_states else 0.0
 
     def depth(self, terms: int) -> int:
         """Rounded additions that a term of a sum may pass through."""

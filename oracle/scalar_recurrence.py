@@ -52,6 +52,11 @@ def constants(models: Sequence[RoundingModel], ndim: int) -> tuple[Array, Array]
     )
 
 
+def conversions(models: Sequence[RoundingModel], ndim: int) -> Array:
+    """c of each model, `conversion`, in the same shape."""
+    return np.array([m.conversion for m in models]).reshape((len(models),) + (1,) * ndim)
+
+
 def chunks(length: int, elements: int) -> Iterator[slice]:
     """Consecutive slices of the time axis such that a chunk of states fits into the cache."""
     size = max(1, _CHUNK_ELEMENTS // max(1, elements))
@@ -65,11 +70,13 @@ def liquid_states(
     """x_k = (Ā + w_k) x_{k-1} + w_k chunk by chunk: (slice, x (T, …, M), E (K, T, …, M)).
 
     E_k = |a_k| E_{k-1} + u[(|a_k| + |w_k|)|x_{k-1}| + κ|a_k||x_{k-1}| + (1 + α)|w_k| + |x_k|] to first
-    order; the second order is in the factors below.
+    order; the second order is in the factors below.  Where states may be scaled, E_{k-1} + 2u|x_{k-1}| takes the
+    place of E_{k-1}.
     """
     x, E = x0, np.zeros((len(models), *x0.shape))
     u, tiny = units(models, x0.ndim + 1)
     kappa, addend = constants(models, x0.ndim + 1)
+    converted = conversions(models, x0.ndim + 1)
     for part, w in drive:
         a = A + w.value
         states = np.empty_like(a)
@@ -84,7 +91,8 @@ def liquid_states(
         # of second order in u, so the largest κ serves all
         gain = (1 + 2 * u) * (alpha + 2 * (da + COMPLEX_PRODUCT * u * (alpha + da))) * INFLATION
         local = (1 + 2 * u) * ((da + product) * size(before) + dw + addend * u * (beta + dw))
-        local = (local + u * size(states) + 8 * tiny) * INFLATION
+        local = (local + u * size(states) + 8 * tiny) * INFLATION + gain * converted * size(before)
+        gain = gain * (1 + converted)
         errors = np.empty_like(local)
         for t in range(len(a)):
             E = gain[:, t] * E + local[:, t]
@@ -105,6 +113,7 @@ def cascade_states(
     Args:
         link: l = u (L, …, 1), the chains of `kb`; None for l = w, the orders of `truncated`.
         x0: x¹_{-1} (…, M); the higher orders start at rest.
+        models: states may be scaled, x^p by B̄^p, but for chains.
 
     Yields:
         (slice, x (order, T, …, M), E (K, order, T, …, M)).
@@ -114,6 +123,7 @@ def cascade_states(
     E = np.zeros((len(models), order, *x0.shape))
     u, tiny = units(models, x0.ndim + 1)
     product, addend = constants(models, x0.ndim + 1)
+    converted = conversions(models if link is None else [m.unscaled for m in models], x0.ndim + 1)
     alpha = size(A)
     # ā x: error inherited, κ u from the product, which acts on |x| + 2E; the largest κ serves all
     keep = (1 + 2 * u[:, 0]) * alpha * (1 + 2 * COMPLEX_PRODUCT * u[:, 0]) * INFLATION
@@ -148,8 +158,10 @@ def cascade_states(
         local *= INFLATION
         errors = np.empty_like(local)
         for t in range(steps):
-            grown = keep[:, None] * E + local[:, :, t]
-            grown[:, 1:] += feed[:, None, t] * E[:, :-1]
+            # the states that the step begins with, maybe scaled and scaled back
+            begun = E + converted * (absx[:, t] + E)
+            grown = keep[:, None] * begun + local[:, :, t]
+            grown[:, 1:] += feed[:, None, t] * begun[:, :-1]
             E = grown
             errors[:, :, t] = E
         yield part, states, errors
@@ -170,7 +182,8 @@ def read_out(
     y = weight * (C.real * x.real - C.imag * x.imag).sum(axis=-1)
     modulus = size(C)
     u, tiny = units(models, y.ndim)
-    rounded = np.array([2 + m.depth(C.shape[-1]) + additions for m in models]).reshape(u.shape) * u
+    # C B̄, which acts on scaled states, is rounded as well
+    rounded = np.array([2 + m.depth(C.shape[-1]) + additions + m.scaled_states for m in models]).reshape(u.shape) * u
     inherited = (modulus * E).sum(axis=-1)
     spread = (modulus * size(x)).sum(axis=-1)
     error = weight * (inherited * (1 + 2 * rounded) + rounded * (1 + rounded) * spread) + 4 * C.shape[-1] * tiny

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from . import correlation, scalar_recurrence
 from .rounding import INFLATION, RoundingModel
-from .scalar_recurrence import Drive, constants, size, units
+from .scalar_recurrence import Drive, constants, conversions, size, units
 
 Array = npt.NDArray[Any]
 
@@ -46,7 +46,10 @@ class ScanErrors:
         S_k = |a_k| S_{k-1} + |w_k|,  T_k = |a_k|(T_{k-1} + S_{k-1})  terms, and terms times their products,
         E_k = R_k + u[(κ + 1) T_k + (1 + α) D S_k].
 
-    Where a chunk begins, R starts again from E, S from |x| + E, and T from 0.
+    Where a chunk begins, R starts again from E, S from |x| + E, and T from 0.  Where states may be scaled, what that
+    changes is a term of its own, and E_k grows by
+
+        V_k = g_k (V_{k-1} + 2u(|x_{k-1}| + E_{k-1})),  g_k = |a_k| e^{(κ+1)u}.
 
     Args:
         shape: of a state, (…, M).
@@ -66,7 +69,8 @@ class ScanErrors:
         self.per_term = (1 + addend) * depth
         self.growth = np.exp(self.u * self.per_product) * INFLATION
         self.rounding = np.exp(self.u * self.per_term) * INFLATION * self.u
-        self.R, self.S, self.T, self.E = np.zeros((4, len(models), *shape))
+        self.conversion = conversions(models, len(shape))
+        self.R, self.S, self.T, self.V, self.E = np.zeros((5, len(models), *shape))
         # for underflow: the largest product of newest factors, the largest S, and the steps, all in this chunk
         self.reach, self.largest, self.steps = np.ones_like(self.R), np.zeros_like(self.R), 0
 
@@ -84,24 +88,26 @@ class ScanErrors:
         errors = np.empty_like(term)
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes an infinite bound below
             for t in range(term.shape[1]):
+                changed = self.conversion * (before[t] + self.E)
                 self._begin_chunks(before[t])
                 self.steps += 1
                 self.R = modulus[:, t] * self.R + brought[:, t]
                 g = modulus[:, t] * self.growth
                 self.T = g * (self.T + self.S)
                 self.S = g * self.S + term[:, t]
+                self.V = g * (self.V + changed)
                 self.reach = np.maximum(1.0, g * self.reach)
-                self.largest = np.maximum(self.largest, self.S)
+                self.largest = np.maximum(self.largest, self.S + self.V)
                 lost = 4 * self.tiny * self.reach * self.steps * (1 + self.steps * self.largest)
                 own = self.rounding * (self.per_product * self.T + self.per_term * self.S)
-                self.E = errors[:, t] = (self.R + own + lost) * INFLATION
+                self.E = errors[:, t] = (self.R + self.V + own + lost) * INFLATION
         errors[np.isnan(errors)] = np.inf
         return errors
 
     def _begin_chunks(self, before: Array) -> None:
         for i, chunk in enumerate(self.chunks):
             if self.steps % chunk == 0:
-                self.R[i], self.T[i], self.reach[i] = self.E[i], 0, 1
+                self.R[i], self.T[i], self.V[i], self.reach[i] = self.E[i], 0, 0, 1
                 self.S[i] = self.largest[i] = before + self.E[i]
 
 
@@ -144,7 +150,7 @@ def cascade_states(
     if not scans:
         yield from scalar_recurrence.cascade_states(A, drive, link, order, x0, models)
         return
-    chosen = [models[i] for i in scans]
+    chosen = [models[i] if order == 1 else models[i].unscaled for i in scans]
     u, tiny = units(chosen, x0.ndim + 1)
     kappa, _ = constants(chosen, x0.ndim + 1)
     start = np.zeros((order, *x0.shape), x0.dtype)

@@ -127,22 +127,20 @@ def add_correlations(
     layout = Layout(batch * n_channels, n_channels, 1, lanes, 1)
     packs = layout.packed([r[:, None] for r in responses], u.dtype).reshape(layout.packs, (order - 1) * lanes)
     shape = (order if elementary else order - 1, batch, n_channels)
-    carried = np.zeros((layout.tiles, order, lanes), u.dtype)
+    carried = np.zeros((layout.tiles, order * lanes), u.dtype)
     if sums is not None:
-        carried[:, : shape[0]] = _by_tile(sums.reshape(shape[0], layout.rows), layout)
+        given = _by_tile(sums.reshape(shape[0], layout.rows), layout)
+        carried[:, : shape[0] * lanes] = given.reshape(layout.tiles, shape[0] * lanes)
     recent = np.zeros((order - 1, batch, n_channels), u.dtype)
     if previous is not None:
         known = min(order - 1, previous.shape[-1])
         recent[order - 1 - known :] = np.moveaxis(previous[..., previous.shape[-1] - known :], -1, 0)
     before = _by_tile(recent.reshape(order - 1, layout.rows), layout).reshape(layout.tiles, (order - 1) * lanes)
-    carried = carried.reshape(layout.tiles, order * lanes)
-    inputs = np.ascontiguousarray(u).reshape(-1)
+    offsets = layout.row_of_lane * length
+    signals = np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
 
     def work(first: int, end: int) -> None:
-        offsets = layout.row_of_lane * length
-        add_tiles(
-            packs, offsets, layout.rows, inputs, y.reshape(-1), carried, before, order, elementary, length, first, end
-        )
+        add_tiles(packs, offsets, layout.rows, *signals, carried, before, order, elementary, length, first, end)
 
     share(work, layout.tiles, threads)
     final = carried.reshape(layout.tiles, order, lanes)[:, : shape[0]].transpose(1, 0, 2)

@@ -82,7 +82,7 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(forceinline=True, error_model="numpy")(function)
 
 
-class _Announcer(event.Listener):  # type: ignore[misc]
+class _Announcer(event.Listener):
     """Says on a terminal that kernels are being compiled, since the first call then takes seconds."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liquid_ssm.backend import Gradients
+from liquid_ssm.finite import all_finite
 from liquid_ssm.systems import DiagonalSystem
 
 from .cascade import cascade_tiles
@@ -23,14 +24,21 @@ Array = npt.NDArray[Any]
 # Packed parameters of systems that are still in use; a few layouts each (training and inference, say).
 _packs: WeakKeyDictionary[DiagonalSystem, dict[Any, Array]] = WeakKeyDictionary()
 _KEPT = 4
+# Shorter scans are not worth the two conversions of their states.
+SCALED_STEPS = 16
+SMALLEST_SCALE = 2.0**-30
 
 
-def packed(system: DiagonalSystem, layout: Layout, dtype: Any) -> Array:
-    """(packs, depth · COMPONENTS · W): what `scan_tiles` reads, made once for a system and layout."""
+def packed(system: DiagonalSystem, layout: Layout, dtype: Any, scaled: bool = False) -> Array:
+    """(packs, depth · COMPONENTS · W): what `scan_tiles` reads, made once for a system and layout.
+
+    Accuracy: exact, but for C ∘ B̄ of the scaled form: a product in float64, rounded once to a narrower `dtype`.
+    """
     known = _packs.setdefault(system, {})
-    key = (layout, np.dtype(dtype))
+    key = (layout, np.dtype(dtype), scaled)
     if key not in known:
-        planes = [part for p in (system.A_bar, system.B_bar, system.C) for part in (p.real, p.imag)]
+        C = system.C.astype(np.complex128) * system.B_bar if scaled else system.C
+        planes = [part for p in (system.A_bar, system.B_bar, C) for part in (p.real, p.imag)]
         if len(known) >= _KEPT:
             known.pop(next(iter(known)))
         known[key] = np.ascontiguousarray(layout.packed(planes, dtype)).reshape(
@@ -47,10 +55,16 @@ class Tiles:
         u: (batch, H, L).
         state_dtype: real dtype to compute in, None for u's.
         pieces: into how many pieces of equal length each row is cut, from its beginning.
+        scaled: states are x / B̄.
     """
 
     def __init__(
-        self, system: DiagonalSystem, u: Array, state_dtype: npt.DTypeLike | None = None, pieces: int = 1
+        self,
+        system: DiagonalSystem,
+        u: Array,
+        state_dtype: npt.DTypeLike | None = None,
+        pieces: int = 1,
+        scaled: bool = False,
     ) -> None:
         self.system, self.shape = system, u.shape
         batch, n_channels, length = u.shape
@@ -58,7 +72,8 @@ class Tiles:
         self.kind = np.result_type(self.dtype, np.complex64) if system.is_complex else self.dtype
         self.u = np.ascontiguousarray(u).reshape(-1)
         self.layout = choose_layout(batch * n_channels * pieces, n_channels, system.n_modes, self.dtype, pieces)
-        self.packs = packed(system, self.layout, self.dtype)
+        self.scaled = scaled
+        self.packs = packed(system, self.layout, self.dtype, scaled)
         self.length = length // pieces
         rows = np.arange(max(self.layout.rows, 1))
         starts = (rows // pieces) * length + (rows % pieces) * self.length
@@ -69,10 +84,11 @@ class Tiles:
         layout = self.layout
         return layout.state_in(states, self.dtype).reshape(layout.tiles, layout.depth * 2 * layout.lanes)
 
-    def rows(self, planes: Array) -> Array:
-        """The inverse of `planes`."""
+    def rows(self, planes: Array, kind: npt.DTypeLike | None = None) -> Array:
+        """The inverse of `planes`, in the dtype of states or in `kind`."""
         layout = self.layout
-        return layout.state_out(planes.reshape(layout.tiles, layout.depth, 2, layout.lanes), self.kind)
+        split = planes.reshape(layout.tiles, layout.depth, 2, layout.lanes)
+        return layout.state_out(split, self.kind if kind is None else kind)
 
     def orders_in(self, states: Array | None, order: int) -> Array:
         """(batch, order, H, M), or None for rest, as `cascade_tiles` has them: (tiles, depth · order · 2 · W)."""
@@ -83,13 +99,14 @@ class Tiles:
                 planes[:, :, p] = layout.state_in(states[:, p].reshape(layout.rows, self.system.n_modes), self.dtype)
         return planes.reshape(layout.tiles, layout.depth * order * 2 * layout.lanes)
 
-    def orders_out(self, planes: Array, order: int) -> Array:
-        """The inverse of `orders_in`."""
+    def orders_out(self, planes: Array, order: int, kind: npt.DTypeLike | None = None) -> Array:
+        """The inverse of `orders_in`, in the dtype of states or in `kind`."""
+        kind = self.kind if kind is None else kind
         layout, (batch, n_channels, _) = self.layout, self.shape
         split = planes.reshape(layout.tiles, layout.depth, order, 2, layout.lanes)
-        states = np.empty((batch, order, n_channels, self.system.n_modes), self.kind)
+        states = np.empty((batch, order, n_channels, self.system.n_modes), kind)
         for p in range(order):
-            states[:, p] = layout.state_out(split[:, :, p], self.kind).reshape(states[:, p].shape)
+            states[:, p] = layout.state_out(split[:, :, p], kind).reshape(states[:, p].shape)
         return states
 
     def gradients(self, sums: Array) -> dict[str, Array]:
@@ -123,6 +140,7 @@ def run_scan(tiles: Tiles, states: Array, *, liquid: bool, threads: int) -> Arra
             tiles.length,
             tiles.system.weight,
             liquid,
+            tiles.scaled,
             first,
             end,
         )
@@ -141,10 +159,43 @@ def scan(
     state_dtype: npt.DTypeLike | None = None,
 ) -> tuple[Array, Array]:
     """Eq. 11, or Eq. 2 without `liquid`: y (batch, H, L) and the final state (batch, H, M)."""
+    if can_scale(system, u, state_dtype):
+        found = _scaled_scan(system, u, state, liquid, threads)
+        if found is not None:
+            return found
     tiles = Tiles(system, u, state_dtype)
     states = tiles.planes(_rows(state))
     y = run_scan(tiles, states, liquid=liquid, threads=threads)
     return y, tiles.rows(states).reshape(u.shape[0], *system.C.shape)
+
+
+def can_scale(system: DiagonalSystem, u: Array, state_dtype: npt.DTypeLike | None) -> bool:
+    """Whether a scan keeps z = x / B̄ for x, which saves B̄ u: 8 operations per mode and step instead of 10.
+
+    For float32 only, since the two conversions of the state are made in float64.  With |B̄| <= 1 what underflows in z
+    is smaller still in x, and with |B̄| not tiny z is in range where x is.
+    """
+    if u.dtype != np.float32 or state_dtype not in (None, "float32") or u.shape[-1] < SCALED_STEPS:
+        return False
+    size = np.abs(system.B_bar)
+    return bool(size.size and size.min() >= SMALLEST_SCALE and size.max() <= 1)
+
+
+def _scaled_scan(
+    system: DiagonalSystem, u: Array, state: Array | None, liquid: bool, threads: int
+) -> tuple[Array, Array] | None:
+    """`scan` with scaled states; None if one of them left the range of float32, which x need not have done."""
+    tiles = Tiles(system, u, scaled=True)
+    B_bar = system.B_bar.astype(np.complex128)
+    with np.errstate(over="ignore", invalid="ignore"):
+        states = tiles.planes(None if state is None else _rows((state / B_bar).astype(np.complex64)))
+        y = run_scan(tiles, states, liquid=liquid, threads=threads)
+        # An infinite or undefined number in a state stays there, so the final states tell of all steps.
+        if not all_finite(states):
+            return None
+        z = tiles.rows(states, np.complex64).reshape(u.shape[0], *system.C.shape)
+        final = z * B_bar
+    return y, np.ascontiguousarray(final if system.is_complex else final.real, tiles.kind)
 
 
 def _rows(state: Array | None) -> Array | None:

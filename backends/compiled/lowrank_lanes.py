@@ -12,7 +12,7 @@ from .caching import inlined
 from .simd import VECTOR_BYTES, width
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic(prefer_literal=True)
 def exchanged(typing: Any, vector: Any, bit: Any) -> Any:
     """The vector with each lane replaced by the one whose number differs in `bit`, a constant power of two."""
     n, d = vector.lanes, bit.literal_value

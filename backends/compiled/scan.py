@@ -33,7 +33,25 @@ def linear_step(ar, ai, wr, wi, xr, xi):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def scan_block(pack, depth, u, steps, state, real, imaginary, liquid):  # type: ignore[no-untyped-def]
+def scaled_step(tr, ti, u, zr, zi):  # type: ignore[no-untyped-def]
+    """a z + u with a real u, for z = x / b̄; 4 operations, and none for b̄ u."""
+    return fma(tr, zr, fma(-ti, zi, u)), fma(tr, zi, ti * zr)
+
+
+@inlined
+def scan_step(ar, ai, br, bi, u, xr, xi, liquid, scaled):  # type: ignore[no-untyped-def]
+    """One step of one mode in any of the four ways; the branches are taken out of the loops over time."""
+    if scaled:
+        if liquid:
+            return scaled_step(fma(br, u, ar), fma(bi, u, ai), u, xr, xi)
+        return scaled_step(ar, ai, u, xr, xi)
+    if liquid:
+        return liquid_step(ar, ai, br, bi, u, xr, xi)
+    return linear_step(ar, ai, br * u, bi * u, xr, xi)
+
+
+@inlined
+def scan_block(pack, depth, u, steps, state, real, imaginary, liquid, scaled):  # type: ignore[no-untyped-def]
     """All modes of one tile over one block of time.
 
     Adds Σ Re C Re x and Σ Im C Im x to `real` and `imaginary`, whose difference is the output: so a term passes as
@@ -52,12 +70,8 @@ def scan_block(pack, depth, u, steps, state, real, imaginary, liquid):  # type: 
         xr, xi, Xr, Xi = load(state, s), load(state, s + w), load(state, s + 2 * w), load(state, s + 3 * w)
         for t in range(steps):
             now = load(u, t * w)
-            if liquid:
-                xr, xi = liquid_step(ar, ai, br, bi, now, xr, xi)
-                Xr, Xi = liquid_step(Ar, Ai, Br, Bi, now, Xr, Xi)
-            else:
-                xr, xi = linear_step(ar, ai, br * now, bi * now, xr, xi)
-                Xr, Xi = linear_step(Ar, Ai, Br * now, Bi * now, Xr, Xi)
+            xr, xi = scan_step(ar, ai, br, bi, now, xr, xi, liquid, scaled)
+            Xr, Xi = scan_step(Ar, Ai, Br, Bi, now, Xr, Xi, liquid, scaled)
             store(real, t * w, fma(Cr, Xr, fma(cr, xr, load(real, t * w))))
             store(imaginary, t * w, fma(Ci, Xi, fma(ci, xi, load(imaginary, t * w))))
         store(state, s, xr)
@@ -73,10 +87,7 @@ def scan_block(pack, depth, u, steps, state, real, imaginary, liquid):  # type: 
         xr, xi = load(state, s), load(state, s + w)
         for t in range(steps):
             now = load(u, t * w)
-            if liquid:
-                xr, xi = liquid_step(ar, ai, br, bi, now, xr, xi)
-            else:
-                xr, xi = linear_step(ar, ai, br * now, bi * now, xr, xi)
+            xr, xi = scan_step(ar, ai, br, bi, now, xr, xi, liquid, scaled)
             store(real, t * w, fma(cr, xr, load(real, t * w)))
             store(imaginary, t * w, fma(ci, xi, load(imaginary, t * w)))
         store(state, s, xr)
@@ -102,7 +113,9 @@ def difference(real, imaginary, steps, weight):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def scan_tiles(packs, offsets, rows, group, u, y, states, length, weight, liquid, first, end):  # type: ignore[no-untyped-def]
+def scan_tiles(  # type: ignore[no-untyped-def]
+    packs, offsets, rows, group, u, y, states, length, weight, liquid, scaled, first, end
+):
     """Tiles `first` … `end` - 1 of a scan.
 
     Args:
@@ -112,6 +125,7 @@ def scan_tiles(packs, offsets, rows, group, u, y, states, length, weight, liquid
         u, y: one-dimensional; `y` is written.
         states: (tiles, depth · 2 · W), in the dtype of the computation; replaced by the final ones.
         weight: 1 or 2.
+        scaled: states are x / B̄, and the packs hold C ∘ B̄ for C.
     """
     n_packs = packs.shape[0]
     w = width(states)
@@ -129,6 +143,6 @@ def scan_tiles(packs, offsets, rows, group, u, y, states, length, weight, liquid
             read_rows(u, places, 0, start, steps, inputs, 0)
             clear(real, steps)
             clear(imaginary, steps)
-            scan_block(pack, depth, inputs, steps, state, real, imaginary, liquid)
+            scan_block(pack, depth, inputs, steps, state, real, imaginary, liquid, scaled)
             difference(real, imaginary, steps, weight)
             write_rows(real, steps, group, n_rows, y, places, 0, start, block)

@@ -44,10 +44,10 @@ HAS_FMA = "fma" in cpu_features() or not binding.get_process_triple().startswith
 
 def lanes(dtype: Any) -> int:
     """Numbers of this dtype in a vector."""
-    return VECTOR_BYTES // np.dtype(dtype).itemsize
+    return VECTOR_BYTES // int(np.dtype(dtype).itemsize)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """Numba's type of a vector of `lanes` numbers of a real dtype."""
 
     def __init__(self, dtype: Any, n_lanes: int) -> None:
@@ -60,7 +60,7 @@ def _vector_of(dtype: Any) -> Vector:
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
         super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.lanes))
 
@@ -84,7 +84,8 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     result = _vector_of(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(context, builder, signature.args[0], *args, context.get_value_type(result))
+        array_, index_ = args
+        at = _pointer(context, builder, signature.args[0], array_, index_, context.get_value_type(result))
         return builder.load(at, align=array.dtype.bitwidth // 8)
 
     return result(array, types.intp), generate
@@ -152,12 +153,12 @@ def _operator(function: Any, instruction: str, operands: int) -> None:
     """Give an operator of Python its meaning for vectors: one instruction."""
 
     @infer_global(function)
-    class _Typing(AbstractTemplate):  # type: ignore[misc]
+    class _Typing(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             same = len(args) == operands and isinstance(args[0], Vector) and all(a == args[0] for a in args)
             return signature(args[0], *args) if same else None
 
-    @lower_builtin(function, *[Vector] * operands)  # type: ignore[untyped-decorator, unused-ignore]
+    @lower_builtin(function, *[Vector] * operands)
     def _generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return getattr(builder, instruction)(*args)
 

@@ -23,7 +23,10 @@ Array = npt.NDArray[Any]
 # Rows that a thread takes at a time: one step of fewer is done before another thread has begun.
 ROWS_AT_ONCE = 2048
 
-_COMPLEX = {np.dtype("float32"): np.dtype("complex64"), np.dtype("float64"): np.dtype("complex128")}
+_COMPLEX: dict[Any, Any] = {
+    np.dtype("float32"): np.dtype("complex64"),
+    np.dtype("float64"): np.dtype("complex128"),
+}
 # Parameters with lanes for modes, of systems that are still in use.
 _known: WeakKeyDictionary[DiagonalSystem, dict[np.dtype[Any], Array]] = WeakKeyDictionary()
 

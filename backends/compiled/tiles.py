@@ -90,7 +90,9 @@ class Layout:
         split = packed.reshape(tiles, depth, components, self.rows_per_tile, self.group)
         rows = split.transpose(2, 0, 3, 1, 4).reshape(components, tiles * self.rows_per_tile, depth * self.group)
         rows = rows[:, : self.rows, : self.n_modes]
-        return rows.reshape(components, -1, self.n_channels, self.pieces, self.n_modes).sum(axis=(1, 3))
+        batch = self.rows // max(1, self.n_channels * self.pieces)
+        split_rows = rows.reshape(components, batch, self.n_channels, self.pieces, self.n_modes)
+        return np.asarray(split_rows.sum(axis=(1, 3)))
 
     def state_in(self, state: Array | None, dtype: npt.DTypeLike) -> Array:
         """(tiles, depth, 2, lanes) real and imaginary parts of a state (rows, M) or of rest."""

@@ -256,7 +256,7 @@ def test_progress_is_a_bar_on_a_terminal(
     ("arguments", "said"),
     [
         (["--mode", "liqid"], "unknown mode 'liqid'; allowed: s4, liquid, truncated, kb, pb. Did you mean 'liquid'?"),
-        (["--backend", "numpi"], "Did you mean 'numpy'?"),
+        (["--backend", "numpi"], "Did you mean 'numpy'"),
         (["--correlations", "adjacant"], "Did you mean 'adjacent'?"),
         (["--dtype", "float46"], "Did you mean 'float64'"),
         (["--init", "s4d-line"], "Did you mean 's4d-lin'"),

@@ -24,22 +24,26 @@ def by_status(report):
 def test_every_mode_of_every_backend_passes_on_a_diagonal_system():
     report = ls.verify(CONTINUOUS, U)
     assert report.passed
-    assert len(report.rounding) == 2 * 2 * 11  # backends × dtypes × forms
+    assert len(report.rounding) == 4 * 2 * 11  # backends × dtypes × forms
     assert {r.mode.partition("(")[0] for r in report.rounding} == {"s4", "liquid", "truncated", "kb", "pb"}
-    assert {r.oracle for r in report.rounding} == {"T1"}
-    assert {r.coverage for r in report.rounding} == {"all 60 steps"}
+    rows = by_status(report)
+    assert {(r.backend, r.dtype) for r in rows["rejected"]} == {("numba-wide-state", "float64")}
+    assert {r.oracle for r in rows["pass"]} == {"T1"}
+    assert {r.coverage for r in rows["pass"]} == {"all 60 steps"}
     assert [r.method for r in report.discretization] == list(DISCRETIZATIONS)
     assert len(report.truncation) == 10
 
 
 @pytest.mark.parametrize("structure", ["dplr", "dense", "mimo"])
 def test_other_structures_pass_or_are_rejected_with_reasons(structure):
-    report = ls.verify(random_system(structure, n_channels=2, n_modes=3), U, order=2, window=5, dtypes=["float64"])
+    names = ["numba", "scipy", "numpy"]
+    system = random_system(structure, n_channels=2, n_modes=3)
+    report = ls.verify(system, U, order=2, window=5, dtypes=["float64"], backends=names)
     assert report.passed
     rejected = by_status(report)["rejected"]
     assert rejected
     assert all(structure in r.reason for r in rejected)
-    assert all(r.backend == "scipy" for r in rejected)
+    assert {r.backend for r in rejected} == ({"scipy"} if structure == "dplr" else {"numba", "scipy"})
 
 
 @pytest.mark.parametrize("method", ["adams-bashforth", "bilinear-exact"])
@@ -94,7 +98,7 @@ def test_overflow_is_not_a_row_but_an_error():
 
 def test_progress_counts_to_the_end():
     calls = []
-    ls.verify(CONTINUOUS, U, modes=["s4", "liquid"], progress=lambda *c: calls.append(c))
+    ls.verify(CONTINUOUS, U, ["scipy", "numpy"], modes=["s4", "liquid"], progress=lambda *c: calls.append(c))
     assert [c[:2] for c in calls] == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
 
 

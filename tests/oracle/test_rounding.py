@@ -43,6 +43,7 @@ def test_the_constant_of_the_complex_product_holds_and_is_tight():
 # Arithmetic of BITS bits, products and sums of which are exact in float64: every contraction can be played.
 BITS = 9
 U = 2.0**-BITS
+U32 = 2.0**-24
 
 
 def rn(x):
@@ -140,6 +141,14 @@ def test_finer_states_and_tables_are_those_of_a_finer_dtype():
     same = RoundingModel.of_dtype("float64", state_dtype="float64", table_dtype="float32")
     assert (same.state_unit, same.table_unit) == (None, None)
     assert same.in_states is same
+
+
+def test_scaled_states_cost_two_conversions():
+    scaled, plain = (RoundingModel.of_dtype("float32", scaled_states=s) for s in (True, False))
+    assert (1 + U32 + U32**2) ** 2 - 1 <= scaled.conversion <= 2 * U32 * (1 + 4 * U32)
+    assert plain.conversion == 0
+    assert plain.unscaled is plain
+    assert scaled.unscaled == plain
 
 
 def test_bad_kernels_chunks_and_precisions_are_named():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
@@ -196,6 +196,48 @@ def test_chunks_of_a_known_length_are_within_their_sharper_bound(mode, data):
     assert units <= 1
 
 
+# --- scaled states: scans of (a, u), x / b̄ enters every call and x leaves it ------------------------------------------
+
+
+def scaled_outputs(system, u, x0, mode, scan, cuts):
+    """`outputs` by calls that begin at the cuts; conversions and C B̄ in complex128, rounded once."""
+    A, B, C = (getattr(system, name)[0].astype(np.complex64) for name in "ABC")
+    wide = B.astype(complex)
+    read, inputs, x = (C * wide).astype(np.complex64), u[0, 0].astype(np.float32)[:, None], x0[0, 0]
+    y, edges = [], [0, *cuts, len(inputs)]
+    for start, end in pairwise(edges):
+        if start == end:
+            continue
+        first = np.broadcast_to(inputs[start:end], (end - start, len(A))).astype(np.complex64)
+        a = A + B * inputs[start:end] if mode == "liquid" else np.broadcast_to(A, first.shape).astype(np.complex64)
+        first[:1] = a[:1] * (x / wide).astype(np.complex64) + first[:1]
+        z = scan((a, first))
+        y.append(system.weight * tree_sum(read.real * z.real - read.imag * z.imag))
+        x = (z[-1] * wide).astype(np.complex64)
+    return np.concatenate(y)
+
+
+@pytest.mark.parametrize("mode", ["s4", "liquid"])
+def test_scans_of_scaled_states_cut_anywhere_are_within_their_tight_bound(mode, capsys):
+    nearest = []
+    for seed, name in enumerate(sorted(SCANS) * 2):
+        length = (30, 64, 200)[seed % 3]
+        system, u, x0 = random_case(seed, length, 4, np.complex64, decay=(0.1, 1.0, 0.02)[seed % 3], drive=0.1)
+        cuts = [[], list(range(1, length)), sorted(np.random.default_rng(seed).integers(1, length, 5))][seed // 3 % 3]
+        # chunks are counted from the first step, so where their length is known the signal is one call
+        chunk = CHUNKED[name][0] if name in CHUNKED and not cuts else None
+        y = scaled_outputs(system, u, x0, mode, SCANS[name], cuts)
+        model = RoundingModel.of_dtype("float32", pairwise=True, scan="any", scan_chunk=chunk, scaled_states=True)
+        exact = enclose(system, u, mode, state=x0)
+        bound = reference(system, u, mode, state=x0, models=[model]).bounds[0]
+        error = np.maximum(absolute_error(y[None, None], exact.hi, exact.lo) - exact.radius, 0)
+        nearest.append(1 / bound.units(error))
+    with capsys.disabled():
+        print(f"\nscans of scaled states, {mode}: median {np.median(nearest):.0f}, from {min(nearest):.0f}")
+    assert min(nearest) >= 1
+    assert np.median(nearest) <= 100
+
+
 # --- the counts that the bound rests on, exactly ------------------------------------------------------------------
 
 
@@ -359,6 +401,25 @@ def test_three_steps_have_every_term(fused, kappa, alpha, accumulated):
         R, S, T = a[k] * R + da * x[k] + dw, a[k] * S + w, a[k] * (T + S)
         wanted = R + U * ((kappa + 1 + alpha * accumulated) * T + (1 + alpha) * depth * S)
         assert wanted <= found[k] <= wanted * SLACK
+
+
+def test_changes_of_scaled_states_travel_as_terms_of_their_own():
+    """No computed scan comes near enough to its bound, in moduli of terms, to show 2u|x| beside the rest."""
+    shape = (1, 4, 1)
+    a, x, found = 0.5 + np.arange(4) / 8, 7.0 + np.arange(4), []
+    for chunk in (None, 2):
+        for scaled in (True, False):
+            run = ScanErrors((1,), [RoundingModel(U, 0.0, scan="any", scan_chunk=chunk, scaled_states=scaled)], 4)
+            found.append(
+                run.advance(a[:, None], np.zeros(shape), np.ones((4, 1)), np.zeros(shape), x[:, None])[0, :, 0]
+            )
+    wanted, V = [], 0.0
+    for k in range(4):
+        V = a[k] * (V + 2 * U * x[k])
+        wanted.append(V)
+    for scaled, plain in (found[:2], found[2:]):
+        assert np.all(wanted <= scaled - plain)
+        assert np.all(scaled - plain <= np.array(wanted) * (1 + 2.0**-12))
 
 
 def test_a_chunk_starts_from_the_state_before_it():
