@@ -79,6 +79,12 @@ class Tiles:
         starts = (rows // pieces) * length + (rows % pieces) * self.length
         self.offsets = starts[self.layout.row_of_lane]
 
+    def each(self, kernel: Any, threads: int, packs: Array, *arguments: Any) -> None:
+        """kernel(packs, offsets, rows, group, u, *arguments, first, end) for all tiles, shared out to threads."""
+        layout = self.layout
+        given = packs, self.offsets, layout.rows, layout.group, self.u, *arguments
+        share(lambda first, end: kernel(*given, first, end), layout.tiles, threads)
+
     def planes(self, states: Array | None) -> Array:
         """States (rows, M), or None for rest, as `scan_tiles` has them: (tiles, depth · 2 · W)."""
         layout = self.layout
@@ -126,26 +132,10 @@ class Tiles:
 
 def run_scan(tiles: Tiles, states: Array, *, liquid: bool, threads: int) -> Array:
     """y of all rows, in the shape that `tiles` were made for; `states` are replaced by the final ones."""
-    layout, y = tiles.layout, np.empty(tiles.shape, tiles.u.dtype)
-
-    def work(first: int, end: int) -> None:
-        scan_tiles(
-            tiles.packs,
-            tiles.offsets,
-            layout.rows,
-            layout.group,
-            tiles.u,
-            y.reshape(-1),
-            states,
-            tiles.length,
-            tiles.system.weight,
-            liquid,
-            tiles.scaled,
-            first,
-            end,
-        )
-
-    share(work, layout.tiles, threads)
+    y = np.empty(tiles.shape, tiles.u.dtype)
+    tiles.each(
+        scan_tiles, threads, tiles.packs, y.reshape(-1), states, tiles.length, tiles.system.weight, liquid, tiles.scaled
+    )
     return y
 
 
@@ -221,27 +211,19 @@ def scan_vjp(
     grad_u = np.empty(u.shape, u.dtype)
     cotangent = np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)
     sums = np.zeros((layout.tiles, layout.depth * COMPONENTS * layout.lanes))
-
-    def work(first: int, end: int) -> None:
-        scan_adjoint_tiles(
-            tiles.packs,
-            tiles.offsets,
-            layout.rows,
-            layout.group,
-            tiles.u,
-            cotangent.reshape(-1),
-            grad_u.reshape(-1),
-            states,
-            adjoints,
-            sums,
-            tiles.length,
-            system.weight,
-            liquid,
-            first,
-            end,
-        )
-
-    share(work, layout.tiles, threads)
+    tiles.each(
+        scan_adjoint_tiles,
+        threads,
+        tiles.packs,
+        cotangent.reshape(-1),
+        grad_u.reshape(-1),
+        states,
+        adjoints,
+        sums,
+        tiles.length,
+        system.weight,
+        liquid,
+    )
     return Gradients(tiles.gradients(sums), grad_u, tiles.rows(adjoints).reshape(u.shape[0], *system.C.shape))
 
 
@@ -257,28 +239,9 @@ def cascade(
 ) -> tuple[Array, Array]:
     """Eq. 12, or the chains of Eq. 14: y (batch, H, L) and the final states (batch, order, H, M)."""
     tiles = Tiles(system, u, state_dtype)
-    layout = tiles.layout
     planes = tiles.orders_in(states, order)
     y = np.empty(u.shape, u.dtype)
-
-    def work(first: int, end: int) -> None:
-        cascade_tiles(
-            tiles.packs,
-            tiles.offsets,
-            layout.rows,
-            layout.group,
-            tiles.u,
-            y.reshape(-1),
-            planes,
-            order,
-            chain,
-            tiles.length,
-            system.weight,
-            first,
-            end,
-        )
-
-    share(work, layout.tiles, threads)
+    tiles.each(cascade_tiles, threads, tiles.packs, y.reshape(-1), planes, order, chain, tiles.length, system.weight)
     return y, tiles.orders_out(planes, order)
 
 
@@ -301,26 +264,18 @@ def cascade_vjp(
     grad_u = np.empty(u.shape, u.dtype)
     cotangent = np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)
     sums = np.zeros((layout.tiles, layout.depth * COMPONENTS * layout.lanes))
-
-    def work(first: int, end: int) -> None:
-        cascade_adjoint_tiles(
-            tiles.packs,
-            tiles.offsets,
-            layout.rows,
-            layout.group,
-            tiles.u,
-            cotangent.reshape(-1),
-            grad_u.reshape(-1),
-            planes,
-            adjoints,
-            sums,
-            order,
-            chain,
-            tiles.length,
-            system.weight,
-            first,
-            end,
-        )
-
-    share(work, layout.tiles, threads)
+    tiles.each(
+        cascade_adjoint_tiles,
+        threads,
+        tiles.packs,
+        cotangent.reshape(-1),
+        grad_u.reshape(-1),
+        planes,
+        adjoints,
+        sums,
+        order,
+        chain,
+        tiles.length,
+        system.weight,
+    )
     return Gradients(tiles.gradients(sums), grad_u, tiles.orders_out(adjoints, order))

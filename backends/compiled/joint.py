@@ -16,7 +16,6 @@ from .caching import compiled, inlined
 from .diagonal import Tiles, can_scale
 from .scan import STEPS, clear, difference, linear_step
 from .simd import fma, load, splat, store, width
-from .threads import share
 from .tiles import read_rows, write_rows
 
 Array = npt.NDArray[Any]
@@ -163,23 +162,5 @@ def joint_scan(
     planes = [part for p in (system.A_bar, C, *powers) for part in (p.real, p.imag)]
     packs = layout.packed(planes, tiles.dtype).reshape(layout.packs, layout.depth * len(planes) * layout.lanes)
     states = tiles.planes(None)
-
-    def work(first: int, end: int) -> None:
-        joint_tiles(
-            packs,
-            tiles.offsets,
-            layout.rows,
-            layout.group,
-            tiles.u,
-            y.reshape(-1),
-            states,
-            order,
-            tiles.length,
-            system.weight,
-            scaled,
-            first,
-            end,
-        )
-
-    share(work, layout.tiles, threads)
+    tiles.each(joint_tiles, threads, packs, y.reshape(-1), states, order, tiles.length, system.weight, scaled)
     return y

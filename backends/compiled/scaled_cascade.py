@@ -18,7 +18,6 @@ from .caching import compiled, inlined
 from .diagonal import Tiles
 from .scan import STEPS, clear, difference, linear_step, scaled_step
 from .simd import fma, load, store, width
-from .threads import share
 from .tiles import read_rows, write_rows
 
 Array = npt.NDArray[Any]
@@ -120,24 +119,7 @@ def scaled_cascade(
     packs = layout.packed(planes, tiles.dtype).reshape(layout.packs, layout.depth * len(planes) * layout.lanes)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = tiles.orders_in(None if states is None else (states / powers).astype(np.complex64), order)
-
-        def work(first: int, end: int) -> None:
-            scaled_cascade_tiles(
-                packs,
-                tiles.offsets,
-                layout.rows,
-                layout.group,
-                tiles.u,
-                y.reshape(-1),
-                scaled,
-                order,
-                tiles.length,
-                system.weight,
-                first,
-                end,
-            )
-
-        share(work, layout.tiles, threads)
+        tiles.each(scaled_cascade_tiles, threads, packs, y.reshape(-1), scaled, order, tiles.length, system.weight)
         # An infinite or undefined number in a state stays there, so the final states tell of all steps.
         if not all_finite(scaled):
             return None
