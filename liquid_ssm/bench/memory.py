@@ -66,7 +66,8 @@ def peak(name: str, spec: ModeSpec, computed: str, dtype: str, shape: Shape, *, 
         "shape": asdict(shape),
         "structure": structure,
     }
-    command = [sys.executable, "-c", "from liquid_ssm.bench.memory import child; child()", json.dumps(job)]
+    # -P: a folder liquid_ssm in the working directory must not hide the installed package.
+    command = [sys.executable, "-P", "-c", "from liquid_ssm.bench.memory import child; child()", json.dumps(job)]
     # A fixed threshold, so that freed arrays go back to the system at once instead of serving the measured call.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     try:

@@ -51,7 +51,8 @@ class StartUp:
 
 def _run(code: str, **variables: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        # -P: a folder liquid_ssm in the working directory must not hide the installed package.
+        [sys.executable, "-P", "-c", code],
         capture_output=True,
         text=True,
         env={**os.environ, **variables},

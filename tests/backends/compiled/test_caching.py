@@ -29,21 +29,23 @@ print("_multiply_adds" in compiled)
 """
 
 
-def run(folder, program=PROGRAM, **environment):
-    settings = {**os.environ, caching.ENVIRONMENT_VARIABLE: str(folder), **environment}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=settings, check=True)
+def run(folder, cwd):
+    """What the program prints, started where the source tree is not in sight."""
+    settings = {**os.environ, caching.ENVIRONMENT_VARIABLE: str(folder)}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, cwd=cwd, check=True)
     return done.stdout.strip(), done.stderr
 
 
 def test_the_second_process_compiles_nothing(tmp_path):
-    assert run(tmp_path)[0] == "True"
+    assert run(tmp_path / "kept", tmp_path)[0] == "True"
     assert list(tmp_path.rglob("*.nbc")), "nothing was kept"
-    assert run(tmp_path)[0] == "False"
+    assert run(tmp_path / "kept", tmp_path)[0] == "False"
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_compiling_goes_on(tmp_path):
     (tmp_path / "file").write_text("no folder can be made below a file")
-    output, errors = run(tmp_path / "file")
+    output, errors = run(tmp_path / "file", tmp_path)
     assert output == "True"
     assert caching.ENVIRONMENT_VARIABLE in errors
 
