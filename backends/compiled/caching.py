@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from time import time
 from typing import Any
 
 import llvmlite
@@ -22,6 +25,8 @@ import numba
 from numba.core import event
 
 ENVIRONMENT_VARIABLE = "LIQUID_SSM_CACHE_DIR"
+# Machine code of sources and versions that were not used for so long is deleted.
+KEPT_SECONDS = 30 * 24 * 3600
 
 _log = logging.getLogger("liquid_ssm")
 _compiled_files: set[str] = set()
@@ -51,6 +56,7 @@ def cache_folder() -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        os.utime(folder)
     except OSError as error:
         _log.warning(
             "compiled kernels cannot be kept in %s (%s), so every process compiles them again; set %s to a folder "
@@ -60,6 +66,10 @@ def cache_folder() -> Path | None:
             ENVIRONMENT_VARIABLE,
         )
         return None
+    for other in folder.parent.iterdir():
+        with suppress(OSError):  # another process may delete it at the same time
+            if other != folder and other.stat().st_mtime < time() - KEPT_SECONDS:
+                shutil.rmtree(other)
     return folder
 
 

@@ -40,7 +40,7 @@ def packed(system: DiagonalSystem, layout: Layout, dtype: Any, scaled: bool = Fa
         C = system.C.astype(np.complex128) * system.B_bar if scaled else system.C
         planes = [part for p in (system.A_bar, system.B_bar, C) for part in (p.real, p.imag)]
         if len(known) >= _KEPT:
-            known.pop(next(iter(known)))
+            known.pop(next(iter(known)), None)
         known[key] = np.ascontiguousarray(layout.packed(planes, dtype)).reshape(
             layout.packs, layout.depth * COMPONENTS * layout.lanes
         )

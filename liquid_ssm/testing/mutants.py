@@ -340,6 +340,23 @@ def _remembered() -> Method:
     return correlate
 
 
+# fused forms and finer states
+
+
+def _without_highest_order(joint_scan: Method, system: Any, u: Array, *, order: int) -> Any:
+    return joint_scan(system, u, order=max(1, order - 1))
+
+
+def _correlations_from_rest(add_correlations: Method, *arguments: Any, sums: Any = None, **o: Any) -> Any:
+    return add_correlations(*arguments, sums=None, **o)
+
+
+def _narrow_state(scan: Method, system: Any, u: Array, state: Any = None, **o: Any) -> Any:
+    start = None if state is None else state.astype(np.complex64)
+    y, final = get_backend("numba").scan(system, u, start, **o)
+    return y, final.astype(np.complex128)
+
+
 # vector-Jacobian products
 
 
@@ -427,6 +444,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "pb-adjacent",
         "diagonal",
         lambda: _Changed(get_backend("numpy"), "correlations of the call before", correlate=_remembered()),
+    ),
+    _mutant(
+        "highest order missing in a joint recurrence",
+        "kb-adjacent",
+        "diagonal",
+        "numba",
+        joint_scan=_without_highest_order,
+    ),
+    _mutant(
+        "sums of one pass forget the last call", "pb-all", "diagonal", "numba", add_correlations=_correlations_from_rest
+    ),
+    Mutant(
+        "float32 states where float64 ones are claimed",
+        "liquid",
+        "diagonal",
+        _changed("float32 states where float64 ones are claimed", "numba-wide-state", scan=_narrow_state),
+        "float32",
+        slight=True,
+        base="numba-wide-state",
     ),
     _mutant("gradient of Ā not conjugated", "liquid", "diagonal", scan_vjp=_unconjugated_gradient),
     _mutant("gradient without the liquid term", "liquid", "diagonal", scan_vjp=_linear_gradient),

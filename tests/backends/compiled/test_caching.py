@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +75,21 @@ def test_the_users_cache_folder_is_the_default(monkeypatch, tmp_path):
         assert caching.cache_folder() == tmp_path / "liquid-ssm" / "compiled" / caching.fingerprint()
     finally:
         caching.cache_folder.cache_clear()
+
+
+def test_code_that_was_not_used_for_long_is_deleted(monkeypatch, tmp_path):
+    monkeypatch.setenv(caching.ENVIRONMENT_VARIABLE, str(tmp_path))
+    old, recent = (tmp_path / "compiled" / name for name in ("old", "recent"))
+    for folder, age in ((old, 2 * caching.KEPT_SECONDS), (recent, 60)):
+        folder.mkdir(parents=True)
+        (folder / "kernel.nbc").write_bytes(b"")
+        os.utime(folder, (time.time() - age,) * 2)
+    caching.cache_folder.cache_clear()
+    try:
+        used = caching.cache_folder()
+    finally:
+        caching.cache_folder.cache_clear()
+    assert sorted(p for p in (tmp_path / "compiled").iterdir()) == sorted((used, recent))
 
 
 def test_numbas_own_setting_is_left_as_it_was():
