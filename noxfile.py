@@ -95,9 +95,9 @@ def proofs(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """The worked examples of the docs, those that need torch included."""
-    install_wheel(session, "torch", extras="[test]")
-    session.run("pytest", str(ROOT / "tests" / "test_examples.py"))
+    """The worked examples of the docs and the benchmark's tests, those that need torch and matplotlib included."""
+    install_wheel(session, "torch", extras="[test,bench]")
+    session.run("pytest", str(ROOT / "tests" / "test_examples.py"), str(ROOT / "tests" / "liquid_ssm" / "bench"))
 
 
 @nox.session
