@@ -26,15 +26,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share(work: Callable[[int, int], None], pieces: int, threads: int, at_once: int = 1) -> None:
+def share(work: Callable[[int, int], None], pieces: int, threads: int, at_once: int | None = None) -> None:
     """Call work(first, end) until it has covered the pieces 0 … `pieces` - 1, on up to `threads` threads.
 
     Args:
         work: releases the interpreter's lock; pieces must not depend on each other.
         pieces: number of pieces.
         threads: the calling thread included.
-        at_once: pieces that are taken at a time.
+        at_once: pieces that are taken at a time; None for a quarter of a thread's share, since every call costs time
+            with the interpreter's lock.
     """
+    if at_once is None:
+        at_once = max(1, -(-pieces // (4 * threads)))
     batches = -(-pieces // at_once)
     threads = min(threads, batches)
     if threads <= 1:
