@@ -353,7 +353,8 @@ def _correlations_from_rest(add_correlations: Method, *arguments: Any, sums: Any
 
 def _narrow_state(scan: Method, system: Any, u: Array, state: Any = None, **o: Any) -> Any:
     start = None if state is None else state.astype(np.complex64)
-    y, final = get_backend("numba").scan(system, u, start, **o)
+    narrow: Any = get_backend("numba")
+    y, final = narrow.scan(system, u, start, **o)
     return y, final.astype(np.complex128)
 
 
