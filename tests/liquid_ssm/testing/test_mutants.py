@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import liquid_ssm as ls
-from liquid_ssm.backend import PRIMITIVES
+from liquid_ssm.backend import FUSED, PRIMITIVES
 from liquid_ssm.problem import DTYPES
 from liquid_ssm.registry import get_backend
 from liquid_ssm.testing.mutants import MUTANTS
@@ -14,7 +14,7 @@ from liquid_ssm.testing.properties.property import spec_of
 from liquid_ssm.testing.strategies import DISCRETE_STRUCTURES, FORMS, random_system
 
 MUTANT = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
-METHODS = (*PRIMITIVES, *(f"{name}_vjp" for name in PRIMITIVES))
+METHODS = (*PRIMITIVES, *(f"{name}_vjp" for name in PRIMITIVES), *FUSED)
 
 
 @MUTANT
