@@ -8,8 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 import liquid_ssm as ls
 from liquid_ssm.backends import _cauchy as readable
 from liquid_ssm.backends.compiled import cauchy

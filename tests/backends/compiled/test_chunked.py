@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends._vandermonde import power_table
 from liquid_ssm.backends.compiled.chunked import (
     TOGETHER,

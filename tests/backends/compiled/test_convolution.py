@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends import _convolution as readable
 from liquid_ssm.backends.compiled import convolution
 from liquid_ssm.backends.compiled.convolution import BLOCK, GROUP, causal_convolution, causal_convolution_vjp, cut

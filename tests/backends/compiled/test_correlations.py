@@ -7,8 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends import _correlations as readable
 from liquid_ssm.backends.compiled.correlations import correlate, correlate_vjp
 from liquid_ssm.backends.compiled.elementary_step import STEPS

@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends import _elementary as readable
 from liquid_ssm.backends.compiled.elementary_adjoint import BLOCK, elementary_vjp
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends.compiled.elementary_step import rows_in_lanes, sums_in, sums_out
 from liquid_ssm.backends.compiled.simd import lanes
 

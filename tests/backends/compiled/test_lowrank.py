@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backend import Gradients
 from liquid_ssm.backends.compiled import lowrank
 from liquid_ssm.backends.compiled.lowrank import Kind, layout_of, lowrank_run, lowrank_vjp

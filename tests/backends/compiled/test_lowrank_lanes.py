@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends.compiled.caching import compiled
 from liquid_ssm.backends.compiled.lowrank_lanes import aligned, row_sum
 from liquid_ssm.backends.compiled.simd import VECTOR_BYTES, lanes, load, store

@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends.compiled.caching import compiled
 from liquid_ssm.backends.compiled.moving_sum import moving_sum
 from liquid_ssm.backends.compiled.simd import lanes, splat, width

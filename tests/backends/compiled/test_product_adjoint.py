@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends import _products as readable
 from liquid_ssm.backends.compiled.elementary_step import STEPS
 from liquid_ssm.backends.compiled.product_adjoint import product_vjp

@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends import _vandermonde as readable
 from liquid_ssm.backends.compiled.simd import lanes
 from liquid_ssm.backends.compiled.vandermonde import GROWTH, VECTORS, diagonal_kernel

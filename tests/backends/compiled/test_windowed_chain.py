@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("numba")
-
 from liquid_ssm.backends.compiled import windowed_chain as module
 from liquid_ssm.backends.compiled.windowed_chain import windowed_chain, windowed_chain_vjp
 from liquid_ssm.backends.numpy_backend import NumPyBackend
