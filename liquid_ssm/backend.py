@@ -29,7 +29,7 @@ class Rejection:
 
     Args:
         backend: its name.
-        reason: `package`, `primitive`, `structure`, `dtype`, `device`, `gradient` or `size`.
+        reason: `package`, `arrays`, `primitive`, `structure`, `dtype`, `device`, `gradient` or `size`.
         needed: what the backend would need.
         given: what the problem has.
         hint: what to do next, if anything helps.
@@ -54,7 +54,8 @@ class Capabilities:
         primitives: for each primitive the structures it covers; an empty tuple for the two
             primitives that no system enters (`convolve`, `correlate`).
         dtypes: of u.
-        devices: `cpu`, `cuda`, …
+        devices: `cpu`, `cuda`, …, or `any`.
+        arrays: what its methods take and give: `numpy`, or also `torch`; all arrays of a call are the same.
         gradients: True if every declared primitive has its vector-Jacobian product.
         fused: for each of the `FUSED` forms that it offers the structures, as in `primitives`.
     """
@@ -62,6 +63,7 @@ class Capabilities:
     primitives: Mapping[str, tuple[str, ...]]
     dtypes: tuple[str, ...] = ("float32", "float64")
     devices: tuple[str, ...] = ("cpu",)
+    arrays: tuple[str, ...] = ("numpy",)
     gradients: bool = False
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -203,7 +205,10 @@ class Backend(ABC):
             return Rejection(self.name, "package", ", ".join(missing), "none installed", f"run: {self.install}")
         if problem.dtype not in able.dtypes:
             return Rejection(self.name, "dtype", " or ".join(able.dtypes), problem.dtype, "convert u with .astype")
-        if problem.device not in able.devices:
+        if problem.arrays not in able.arrays:
+            hint = "pass u.numpy(), or leave backend out" if problem.arrays == "torch" else ""
+            return Rejection(self.name, "arrays", f"{' or '.join(able.arrays)} arrays", problem.arrays, hint)
+        if problem.device not in able.devices and "any" not in able.devices:
             return Rejection(self.name, "device", " or ".join(able.devices), problem.device)
         if problem.gradient and not able.gradients:
             return Rejection(self.name, "gradient", "a problem without gradients", "gradient=True")

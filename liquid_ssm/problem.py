@@ -96,6 +96,7 @@ class Problem:
         device: `cpu`, `cuda`, …
         gradient: vector-Jacobian products are needed.
         state: an initial state is given or the final state is asked for.
+        arrays: `numpy` or `torch`, what the arrays are.
     """
 
     spec: ModeSpec
@@ -108,3 +109,4 @@ class Problem:
     device: str = "cpu"
     gradient: bool = False
     state: bool = False
+    arrays: str = "numpy"

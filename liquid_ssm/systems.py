@@ -1,7 +1,8 @@
 """State-space systems: continuous parameters and what discretisation makes of them.
 
 Shapes: H channels, N state size, M stored modes (N/2 where one of each conjugate pair is stored),
-R rank of the low-rank part.  Every class is frozen, its arrays are read-only copies.
+R rank of the low-rank part.  Every class is frozen.  Parameters are NumPy arrays, of which a system keeps read-only
+copies, or torch tensors, which it keeps as they are: gradients flow to them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from .arrays import dtype_name, is_tensor, namespace
 from .errors import DTypeError, ParameterError, ShapeError
 
-Array = npt.NDArray[Any]
+Array = Any  # numpy.ndarray or torch.Tensor
 
 _REAL_OF = {"complex64": "float32", "complex128": "float64", "float32": "float32", "float64": "float64"}
 
 
-def _frozen(name: str, value: npt.ArrayLike, ndim: int) -> Array:
+def _frozen(name: str, value: Any, ndim: int) -> Array:
+    if is_tensor(value):
+        return _checked_tensor(name, value, ndim)
     array = np.array(value)  # a copy: later changes of the caller's array must not reach the system
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
@@ -37,10 +40,21 @@ def _frozen(name: str, value: npt.ArrayLike, ndim: int) -> Array:
     return array
 
 
+def _checked_tensor(name: str, tensor: Array, ndim: int) -> Array:
+    # Whether it is finite is not asked: on a GPU that waits for all that was launched, and a compiler cannot know it.
+    if dtype_name(tensor.dtype) not in _REAL_OF:
+        raise DTypeError(
+            f"{name} has dtype {tensor.dtype}; allowed: {', '.join(_REAL_OF)}. Convert it with .to(torch.complex64)."
+        )
+    if tensor.ndim != ndim:
+        raise ShapeError(f"{name} has shape {tuple(tensor.shape)}; it needs {ndim} dimension(s).")
+    return tensor
+
+
 def _same_shape(reference: str, shape: tuple[int, ...], **arrays: Array) -> None:
     for name, array in arrays.items():
-        if array.shape != shape:
-            raise ShapeError(f"{name} has shape {array.shape}; {reference} asks for {shape}.")
+        if tuple(array.shape) != tuple(shape):
+            raise ShapeError(f"{name} has shape {tuple(array.shape)}; {reference} asks for {tuple(shape)}.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,6 +69,15 @@ class _System:
 
     def _set(self, **arrays: Array) -> None:
         """Store validated arrays in their common precision."""
+        tensors = [name for name, array in arrays.items() if is_tensor(array)]
+        if tensors and len(tensors) < len(arrays):
+            others = [name for name in arrays if name not in tensors]
+            raise ParameterError(
+                f"{', '.join(tensors)} of this system are torch tensors and {', '.join(others)} are NumPy arrays; give "
+                "all of them as one or the other."
+            )
+        if tensors:
+            return self._set_tensors(arrays)
         common = np.result_type(*arrays.values())
         # What every call asks a system for is found once: one time step takes some ten microseconds.
         real = np.dtype(_REAL_OF[common.name])
@@ -67,34 +90,75 @@ class _System:
             named[name] = stored
             object.__setattr__(self, name, stored)
 
+    def _set_tensors(self, arrays: dict[str, Array]) -> None:
+        devices = {str(array.device) for array in arrays.values()}
+        if len(devices) > 1:
+            places = ", ".join(f"{name} on {array.device}" for name, array in arrays.items())
+            raise ParameterError(f"the parameters are on different devices ({places}); move them to one with .to(...).")
+        torch = namespace(arrays["C"])
+        double = any(_REAL_OF[dtype_name(array.dtype)] == "float64" for array in arrays.values())
+        real, pair = (torch.float64, torch.complex128) if double else (torch.float32, torch.complex64)
+        named = {name: array.to(pair if array.is_complex() else real) for name, array in arrays.items()}
+        is_complex = any(array.is_complex() for array in arrays.values())
+        self.__dict__.update(_named=named, _real_dtype=real, _is_complex=is_complex, **named)
+
     @property
     def parameters(self) -> dict[str, Array]:
         """The arrays by name, the order of the constructor."""
         return self._arrays()
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Real dtype of the computation: float32 or float64."""
-        real: np.dtype[Any] = self.__dict__["_real_dtype"]
-        return real
+    def dtype(self) -> Any:
+        """Real dtype of the computation: float32 or float64, of NumPy or torch as the parameters are."""
+        return self.__dict__["_real_dtype"]
 
     @property
     def is_complex(self) -> bool:
         """Whether a parameter is complex, and with it the state."""
         return bool(self.__dict__["_is_complex"])
 
-    def astype(self, dtype: npt.DTypeLike) -> Self:
+    @property
+    def is_torch(self) -> bool:
+        """Whether the parameters are torch tensors."""
+        return is_tensor(self.__dict__["_named"]["C"])
+
+    def astype(self, dtype: Any) -> Self:
         """The same system with every parameter rounded to float32 or float64 (or their complex)."""
-        real = np.dtype(dtype)
-        if real == self.dtype:
+        if dtype == self.dtype:
             return self
-        if real.name not in ("float32", "float64"):
-            raise DTypeError(f"a system cannot be cast to {real}; allowed: float32, float64.")
-        kinds = {"c": np.result_type(real, np.complex64), "f": real}
+        name = dtype_name(dtype)
+        if name == dtype_name(self.dtype):
+            return self
+        if name not in ("float32", "float64"):
+            raise DTypeError(f"a system cannot be cast to {name}; allowed: float32, float64.")
+        if self.is_torch:
+            torch = namespace(self.__dict__["_named"]["C"])
+            real, pair = getattr(torch, name), getattr(torch, "complex64" if name == "float32" else "complex128")
+            cast = {key: a.to(pair if a.is_complex() else real) for key, a in self._arrays().items()}
+            return type(self)(**cast, conjugate_pairs=self.conjugate_pairs)
+        kinds = {"c": np.result_type(name, np.complex64), "f": np.dtype(name)}
         # A float64 parameter beyond float32's range becomes inf; the constructor reports it.
         with np.errstate(over="ignore"):
-            cast = {name: a.astype(kinds[a.dtype.kind]) for name, a in self._arrays().items()}
+            cast = {key: a.astype(kinds[a.dtype.kind]) for key, a in self._arrays().items()}
         return type(self)(**cast, conjugate_pairs=self.conjugate_pairs)
+
+    def to_torch(self, device: Any = None) -> Self:
+        """The same system with torch tensors, on `device` if given; tensors that are there stay what they are."""
+        import torch
+
+        if self.is_torch:
+            moved = {name: tensor.to(device) for name, tensor in self._arrays().items()} if device else self._arrays()
+        else:
+            # Copies: torch has no read-only tensors.
+            moved = {name: torch.tensor(array, device=device) for name, array in self._arrays().items()}
+        return type(self)(**moved, conjugate_pairs=self.conjugate_pairs)
+
+    def to_numpy(self) -> Self:
+        """The same system with NumPy arrays; no gradient flows through it."""
+        if not self.is_torch:
+            return self
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self._arrays().items()}
+        return type(self)(**arrays, conjugate_pairs=self.conjugate_pairs)
 
     @property
     def n_channels(self) -> int:
@@ -115,7 +179,8 @@ class _System:
         if self.structure == "mimo":
             raise ParameterError("a mimo system has one state for all channels; its channels cannot be taken apart.")
         axes = {"P_bar": 1, "Q_bar": 1}
-        taken = {name: np.take(a, list(channels), axis=axes.get(name, 0)) for name, a in self._arrays().items()}
+        index = list(channels)
+        taken = {name: a[:, index] if axes.get(name) else a[index] for name, a in self._arrays().items()}
         return type(self)(**taken, conjugate_pairs=self.conjugate_pairs)
 
     def with_input_power(self, power: int) -> Self:
