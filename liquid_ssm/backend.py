@@ -2,7 +2,8 @@
 
 A backend implements some of the primitives below; `modes.py` composes every mode from them.
 Shapes: u and y (batch, H, L) real; a state (batch, H, M), for `mimo` systems (batch, M).
-Arrays have the dtype of u (or its complex dtype) and are never written to.
+Arrays have the dtype of u (or its complex dtype) and are never written to.  They are NumPy arrays or torch tensors, all
+of a call, the system's parameters among them, the same; `Capabilities.arrays` says which a backend takes.
 """
 
 from __future__ import annotations
@@ -119,6 +120,13 @@ class Arithmetic:
             no entry of B̄ is 0, add u to it as it is, and read out with C B̄; the orders p of `truncated` likewise
             x / B̄^p.  These products and every change between x and x / B̄ are computed in a finer precision than that
             of states and rounded to it once.
+        factor_dtype: `tf32` or `bfloat16` where the matrix products of `linear_chunk` on float32 numbers may round both
+            factors to that format first and truncate while they add up; None where they do not.
+        correlations: `sequential` where sums and polynomials of inputs run in the order of time, `sums` where running
+            sums may be bracketed in another way, one order after the other, `any` where products of polynomials may be,
+            too.
+        fft_gradients: vector-Jacobian products of `convolve` are FFTs, and those of `kernel` sums over its entries or
+            the adjoint of an impulse's answer.
     """
 
     summation: Literal["pairwise", "any"] = "any"
@@ -133,6 +141,9 @@ class Arithmetic:
     joint_adjacent: bool = False
     linear_chunk: int | None = None
     scaled_states: bool = False
+    factor_dtype: Literal["tf32", "bfloat16"] | None = None
+    correlations: Literal["sequential", "sums", "any"] = "sequential"
+    fft_gradients: bool = False
 
 
 _installed: set[str] = set()

@@ -90,6 +90,8 @@ def rounding_model(backend: Any, problem: Problem) -> RoundingModel:
         joint_adjacent=arithmetic.joint_adjacent and not problem.state,
         linear_chunk=arithmetic.linear_chunk,
         scaled_states=arithmetic.scaled_states,
+        factor_dtype=arithmetic.factor_dtype,
+        correlations=arithmetic.correlations,
     )
 
 

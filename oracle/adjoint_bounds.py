@@ -2,12 +2,13 @@
 
 Two bounds, of which the smaller one counts: γ_n times the gradient of the system of moduli, for every mode and any
 order of evaluation, and a running bound of the adjoint recurrence, for recurrences that run in the order of time.
+Where convolutions are FFTs, forwards and backwards, `fft_gradients` has the bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2
 from typing import Any
 
@@ -18,6 +19,7 @@ from .adjoint_moduli import GradientProblem, moduli_gradients, roundings, sum_co
 from .adjoint_transport import Transport
 from .correlation import count
 from .exact import CORRELATIONS, MODES, check_realization
+from .fft_gradients import by_fft, fft_gradient_bounds
 from .realization import Array, Realization
 from .rounding import RoundingModel, unit_roundoff
 
@@ -38,6 +40,7 @@ def gradient_bounds(
     window: int | None = None,
     state: Any = None,
     model: RoundingModel,
+    linear_fft: bool = True,
 ) -> dict[str, Array]:
     """How far computed gradients of Σ grad_y·y + Re Σ conj(grad_state)·x_{L-1} may be from the exact ones.
 
@@ -46,18 +49,21 @@ def gradient_bounds(
     Args:
         realization, u, state, grad_y, grad_state: as in `adjoint.gradients`; their floats count as exact.
         mode, order, correlations, window: as in `exact.outputs`; every mode.
-        model: how the gradients are computed.  `fft` must be False: where outputs are computed by FFT but vector-
-            Jacobian products by recurrences, say so with `dataclasses.replace`.  Where `scan` is `any`, only the
-            bound by moduli is used.  Where `state_unit` is finer, recurrences and sums are in that precision and every
-            gradient is rounded once.
+        model: how the gradients are computed.  With `fft` vector-Jacobian products of convolutions are FFTs and sums
+            over the kernel's entries: where outputs are computed by FFT but vector-Jacobian products by recurrences,
+            say so with `dataclasses.replace`.  Where `scan` is `any`, only the bound by moduli is used.  Where
+            `state_unit` is finer, recurrences and sums are in that precision and every gradient is rounded once.
+        linear_fft: with `fft`, whether the linear recurrence of a mode is an FFT as well, as without a scan it must be;
+            False where only the heads of windowed `kb` over adjacent tuples are.
 
     Returns:
         float64 arrays with the keys and shapes of `adjoint.gradients` (`u`, `A`, `B`, `C`, for `dplr` also `P` and
-        `Q`, and for `s4`, `liquid` and `truncated` `state`).  Infinite where the bounds overflow.
+        `Q`, and for `s4`, `liquid` and `truncated` `state`, but not by FFT).  Infinite where the bounds overflow.
 
     Raises:
-        ValueError: an unknown name, a shape that does not fit, NaN or inf, an option that the mode lacks, or a
-            model by FFT, with powers by exponentials, or finer than NumPy's longdouble.
+        ValueError: an unknown name, a shape that does not fit, NaN or inf, an option that the mode lacks, a model
+            finer than NumPy's longdouble, one by FFT with another structure than `diagonal` or with a state, or one
+            with powers by exponentials and without FFT where kernels are needed.
 
     Accuracy: a theorem without overflow or flush to zero, where each primitive is computed by products and
         sums as docs/bounds-gradients.md lists them.
@@ -65,17 +71,18 @@ def gradient_bounds(
     References: docs/bounds-gradients.md; Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., Lemma 3.1.
     """
     problem = _checked(realization, u, mode, grad_y, grad_state, order, correlations, window, state)
-    if model.fft and mode not in ("liquid", "truncated"):
-        raise ValueError(
-            "the model computes convolutions by FFT, whose errors have no componentwise bound; give fft=False where "
-            "the gradients are recurrences and direct sums."
-        )
-    if model.powers != "products" and mode == "kb" and correlations == "adjacent" and window is not None:
+    fft = by_fft(problem, model, linear_fft)
+    if fft and (state is not None or grad_state is not None):
+        raise ValueError("the model computes convolutions by FFT, which have no state; leave state and grad_state out.")
+    if not fft and model.powers != "products" and mode == "kb" and correlations == "adjacent" and window is not None:
         raise ValueError(f"the model takes powers of Ā as {model.powers}; the kernels of windowed kb need 'products'.")
     if model.finest < unit_roundoff(np.longdouble):
         raise ValueError(f"the model's unit roundoff {model.finest} is finer than that of NumPy's longdouble.")
     with np.errstate(over="ignore", invalid="ignore"):
-        if model.state_unit is not None and problem.one_recurrence:
+        if fft:
+            linear = None if linear_fft else _bounds(problem.linear, replace(model.in_working_precision, fft=False))
+            bounds = fft_gradient_bounds(problem, model, linear)
+        elif model.state_unit is not None and problem.one_recurrence:
             bounds = _rounded_once(_bounds(problem, model.in_states), problem, model)
         else:
             # Gradients of composed modes are sums of rounded ones: finer recurrences cost less than these allow.
@@ -116,7 +123,7 @@ def _take_smaller(
             bounds[name] = np.fmin(bounds[name], running[name])
         return
     # The linear term apart: its share of the moduli, and one rounding for every order that is added to it.
-    linear = GradientProblem(p.realization, p.u, "s4", 1, "all", None, None, p.grad_y, None)
+    linear = p.linear
     shares = moduli_gradients(linear, model)
     running = _Running(linear, None, 1, model).run()
     gamma = count(roundings(p, model), np.array(model.unit))

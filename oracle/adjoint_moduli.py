@@ -41,6 +41,11 @@ class GradientProblem:
         return self.mode in RECURRENT_MODES
 
     @property
+    def linear(self) -> GradientProblem:
+        """The linear term of `kb` and `pb` alone."""
+        return GradientProblem(self.realization, self.u, "s4", 1, "all", None, None, self.grad_y, None)
+
+    @property
     def one_recurrence(self) -> bool:
         """Whether the mode is one recurrence, as `kb` over all index tuples of a diagonal system is."""
         commuting = (self.mode, self.correlations, self.window) == ("kb", "all", None)
@@ -105,7 +110,11 @@ def roundings(problem: GradientProblem, model: RoundingModel) -> float:
     # Sums over time, two additions more where it comes in chunks, and over the terms of different order.
     n += sum_cost(batch * length * orders * (reach if p.window else 1), model) + 2 + addition * orders
     if not p.recurrent:
-        n += 2 * (reach + 2 * orders + 2) + (orders + 1) * kappa + 3
+        passed = reach + 2 * orders + 2
+        if model.correlations != "sequential":
+            # of one order after the other, or of polynomials, in any bracketing
+            passed += (orders - 1) * reach + orders * (orders + 1) / 2
+        n += 2 * passed + (orders + 1) * kappa + 3
         if model.kernels == "tables":
             n += 2 * r.weight * r.n_modes + 2  # the sum over modes in any order, of rounded entries of two tables
     return float(n)

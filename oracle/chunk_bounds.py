@@ -77,6 +77,9 @@ class _Chunks:
         # tables: formed in one precision, rounded to the other; and states that are rounded before they enter
         inner, outer = model.table_unit or u, u if model.table_unit else 0.0
         entering = u if model.state_unit is not None else 0.0
+        # both factors of a product, and what an addition costs then
+        factors = 0.0 if model.factor_unit is None else model.factor_unit * (2 + model.factor_unit)
+        lost = 1.0 if model.factor_unit is None else 2.0
         # of the last Q states; there are none before the start
         self.X, self.E = np.zeros((2, self.Q, *start.shape))
         self.X[-1] = size(start)
@@ -89,19 +92,22 @@ class _Chunks:
         powers = self.alpha[..., None] ** np.arange(self.Q + 1) * INFLATION  # (H, M, Q + 1)
         self.decay = powers[..., : self.Q]
         self.whole = powers[..., self.Q]
-        self.into_state = relative(steps)  # of V, newest input first
+        self.into_state = relative(steps, factors)  # of V and the inputs, newest first
         self.carried = relative(self.Q - 1.0, entering)  # of D
         self.read = self.weight * self.C[..., None] * powers[..., 1:]  # (H, M, Q)
-        self.read_error = relative(steps + 1.0, entering)
+        self.read_error = relative(steps + 1.0, entering + factors)
         kernel, moduli = kernel_and_size(r, self.Q, power)
         self.kernel = np.abs(kernel) + 2.0**-50 * self.Q * moduli
         table = count(np.array(1.0), COMPLEX_PRODUCT * inner * (steps + 1.0) + 2 * self.modes * inner)
         self.kernel_error = outer * self.kernel + (table * (1 + outer) + self.power_error) * moduli
-        self.sums = count(steps + 1.0 + 2 * self.modes, np.array(u))
-        self.sum = float(count(self.Q + 2.0, np.array(u)))
+        self.kernel_error = self.kernel_error + factors * (self.kernel + self.kernel_error)
+        self.sums = count(lost * (steps + 1.0 + 2 * self.modes), np.array(u))
+        self.sum = float(count(lost * (self.Q + 2.0), np.array(u)))
         # what an underflow in a table may be multiplied by
         largest = np.maximum(1, self.C) * np.maximum(1, self.beta) * np.maximum(1, powers[..., -1])
-        self.floor = model.tiny * self.weight * self.Q * largest.max(axis=-1, initial=1.0)  # (H,)
+        # conversions to a shorter format may flush subnormal numbers to zero
+        tiny = model.tiny if model.factor_unit is None else model.tiny / (2 * u)
+        self.floor = tiny * self.weight * self.Q * largest.max(axis=-1, initial=1.0)  # (H,)
 
     def pieces(self) -> Iterator[tuple[slice, Array]]:
         """Steps and the errors of their outputs, (batch, H, T)."""

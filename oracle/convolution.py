@@ -99,16 +99,26 @@ def transform_error(size: int, unit: float) -> float:
     return roundings / (1 - roundings) if roundings < 0.5 else float("inf")
 
 
-def fft_bound(kernel: Array, kernel_error: Array, source: Array, source_error: Array, model: RoundingModel) -> Array:
+def fft_bound(
+    kernel: Array,
+    kernel_error: Array,
+    source: Array,
+    source_error: Array,
+    model: RoundingModel,
+    total: int | None = None,
+) -> Array:
     """‖computed − exact‖₂ over time of irfft(rfft(K)·rfft(u)), (batch, H).
+
+    The same of a correlation, where one of the spectra is conjugated.
 
     Args:
         kernel: exact kernel (H, n), float64.
         kernel_error: ‖error of the computed kernel‖₂, (H,).
         source: exact inputs (batch, H, L), float64.
         source_error: ‖error of the computed inputs‖₂, (batch, H).
+        total: steps that the transforms have room for, by default L + n - 1; with less, lags that are not used overlap.
     """
-    total = source.shape[-1] + kernel.shape[-1] - 1
+    total = source.shape[-1] + kernel.shape[-1] - 1 if total is None else total
     if source.shape[-1] == 0 or source.size == 0 or kernel.shape[-1] == 0:
         return np.zeros(source.shape[:2])
     size = 1 << max(0, (total - 1).bit_length())

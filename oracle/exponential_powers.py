@@ -41,8 +41,7 @@ def from_exponentials(
         reduction: units u of the angle i·Im log ā that its reduction to a period adds; 0 for library functions,
             which reduce exactly, 2 for subtracting a rounded multiple of 2π by hand.
 
-    Returns:
-        Infinity where a mode with ā = 0 takes part: it has no logarithm.
+    A mode with ā = 0 has no logarithm.  Its powers must be 1 and 0, 0, …, however that is arranged.
     """
     error = np.zeros((realization.n_channels, length))
     # an exponent i above 2^24 in float32 is itself rounded
@@ -51,16 +50,16 @@ def from_exponentials(
     for h in range(realization.n_channels):
         a = realization.A[h].astype(complex)
         moduli = np.abs(a)
-        if not moduli.all():
-            error[h] = np.inf
-            continue
+        zero = moduli == 0
+        log_moduli = np.log(np.where(zero, 1.0, moduli))
         weights = np.abs(realization.C[h]) * np.abs(realization.B[h]).astype(float) ** power
         # a modulus rounded near 1 may hide a logarithm of the size of its own rounding
-        size_log = np.hypot(np.log(moduli), np.angle(a)) + 2.0**-51
+        size_log = np.where(zero, 0.0, np.hypot(log_moduli, np.angle(a)) + 2.0**-51)
         columns = np.stack([weights, weights * size_log], axis=1)
         for start in range(0, length, _BLOCK):
             i = np.arange(start, min(length, start + _BLOCK))
-            sizes = np.exp(np.outer(i, np.log(moduli))) @ columns
+            powers = np.where(zero & (i[:, None] > 0), 0.0, np.exp(np.outer(i, log_moduli)))
+            sizes = powers @ columns
             largest = (fixed + per_step * i * size_log.max(initial=0.0)) * unit
             counted = (fixed * sizes[:, 0] + per_step * i * sizes[:, 1]) * unit
             inside = largest < 0.5

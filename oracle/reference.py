@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import convolution, correlation, scan_bounds
+from . import convolution, correlation, correlation_brackets, scan_bounds
 from .chunk_bounds import chunked_errors
 from .joint_recurrence import joint_drives
 from .kernel_error import kernel_error, kernel_unit
@@ -327,14 +327,14 @@ class _Run:
             return [self._windowed_chain(p, window) for p in orders]
         if mode == "pb" and correlations == "all":
             if window is None:
-                values, errors = scan_bounds.elementary(self.u, order, self.models)
+                values, errors = correlation_brackets.elementary(self.u, order, self.models)
             else:
-                values, errors = correlation.windowed_elementary(self.u, order, window, self.models)
+                values, errors = correlation_brackets.windowed_elementary(self.u, order, window, self.models)
             return [self._scaled(p, values[p - 1], errors[p - 1]) for p in orders]
         values, errors = correlation.adjacent_products(self.u, order, self.models)
         if mode == "pb":
             if window is None:
-                values, errors = scan_bounds.running_sums(values, errors, self.models)
+                values, errors = correlation_brackets.running_sums(values, errors, self.models)
             else:
                 values, errors = correlation.windowed_sums(values, errors, window, self.models)
             return [self._scaled(p, values[p - 1], errors[p - 1]) for p in orders]

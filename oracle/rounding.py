@@ -20,6 +20,11 @@ FUSED_PRODUCT = 2.0
 ACCUMULATED_PRODUCT = sqrt(5.0)
 ADDEND = 1.0
 
+# How far a float32 number is from what a matrix unit multiplies in its place.  Tensor cores that are fed float32 ignore
+# the last 13 bits, so 11 bits are left by truncation; numbers that are rounded to 11 bits are nearer.  bfloat16 numbers
+# are half as wide as float32 ones, so they come from a conversion, which rounds to nearest (8 bits).
+FACTOR_UNITS = {"tf32": 2.0**-10, "bfloat16": 2.0**-8}
+
 # The bounds themselves are computed in floating point; each factor carries this much room, more than
 # the few roundings (2^-53 each) that went into it.
 INFLATION = 1 + 2.0**-40
@@ -58,6 +63,13 @@ class RoundingModel:
         scaled_states: `liquid`, the linear recurrence and the orders of `truncated` of a `diagonal` system may keep
             x / B̄, the order p x / B̄^p, in place of x, and change from one to the other between any two steps, in the
             precision of states; chains of `kb` never do.
+        factor_unit: how far, relative to them, both factors of every product in the matrix products of `linear_chunk`
+            may be rounded before they are multiplied; their sums then lose up to 2u per addition.  None where factors
+            are taken as they are.
+        correlations: sums and polynomials of inputs run in the order of time; or as running sums in any bracketing, one
+            order after the other (`sums`); or also as products of polynomials in any bracketing (`any`).
+        correlation_chunk: with correlations='any', a number of steps after which, counted from the first, the
+            polynomials are passed on in the order of time; None where that is not so.
     """
 
     unit: float
@@ -76,6 +88,9 @@ class RoundingModel:
     joint_adjacent: bool = False
     linear_chunk: int | None = None
     scaled_states: bool = False
+    factor_unit: float | None = None
+    correlations: Literal["sequential", "sums", "any"] = "sequential"
+    correlation_chunk: int | None = None
 
     def __post_init__(self) -> None:
         if self.scan not in ("sequential", "any"):
@@ -90,6 +105,17 @@ class RoundingModel:
             raise ValueError(
                 f"linear_chunk={self.linear_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with "
                 "scan='sequential'"
+            )
+        if self.correlations not in ("sequential", "sums", "any"):
+            raise ValueError(f"correlations={self.correlations!r} is unknown; allowed: sequential, sums, any")
+        if self.correlation_chunk is not None and (self.correlations != "any" or self.correlation_chunk < 1):
+            raise ValueError(
+                f"correlation_chunk={self.correlation_chunk} with correlations={self.correlations!r}; allowed: a "
+                "number of steps >= 1 with correlations='any'"
+            )
+        if self.factor_unit is not None and not self.unit < self.factor_unit < 2.0**-6:
+            raise ValueError(
+                f"factor_unit={self.factor_unit} with unit={self.unit}; allowed: coarser than unit, below 2^-6"
             )
         for name in ("state_unit", "table_unit"):
             value = getattr(self, name)
@@ -114,9 +140,17 @@ class RoundingModel:
         joint_adjacent: bool = False,
         linear_chunk: int | None = None,
         scaled_states: bool = False,
+        factor_dtype: str | None = None,
+        correlations: Literal["sequential", "sums", "any"] = "sequential",
+        correlation_chunk: int | None = None,
     ) -> RoundingModel:
-        """The model of a real floating dtype, round to nearest; dtypes no finer than it count as the same."""
+        """The model of a real floating dtype, round to nearest; dtypes no finer than it count as the same.
+
+        `factor_dtype` is `tf32` or `bfloat16`, or None; only factors in float32 are ever rounded to them.
+        """
         unit = unit_roundoff(dtype)
+        if factor_dtype is not None and factor_dtype not in FACTOR_UNITS:
+            raise ValueError(f"factor_dtype={factor_dtype!r} is unknown; allowed: {', '.join(FACTOR_UNITS)}, None")
         state_unit = _finer(state_dtype, unit)
         return cls(
             unit,
@@ -135,6 +169,9 @@ class RoundingModel:
             joint_adjacent=joint_adjacent,
             linear_chunk=linear_chunk,
             scaled_states=scaled_states,
+            factor_unit=FACTOR_UNITS[factor_dtype] if factor_dtype and unit == 2.0**-24 else None,
+            correlations=correlations,
+            correlation_chunk=correlation_chunk,
         )
 
     @property
@@ -154,6 +191,13 @@ class RoundingModel:
     def unscaled(self) -> RoundingModel:
         """The same for a recurrence whose states are never scaled."""
         return replace(self, scaled_states=False) if self.scaled_states else self
+
+    @property
+    def for_correlations(self) -> RoundingModel:
+        """The same for running sums of inputs, which the bounds of scans know as scans of their own."""
+        if self.correlations == "sequential" or self.scan == "any":
+            return self
+        return replace(self, scan="any", linear_chunk=None)
 
     @property
     def finest(self) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..apply import apply, problem_of, step
-from ..backend import Backend
+from ..apply import apply, problem_of, step, vjp
+from ..backend import Backend, Gradients
 from ..modes import linear_method
 from ..oracle.enclosure import Enclosure, enclose
 from ..oracle.metrics import absolute_error, norm2
@@ -31,12 +31,15 @@ class Subject:
     Args:
         backend: what is tested; every one of its calls is checked (`contract.CheckedBackend`).
         bound_factor: all bounds are multiplied by it; only tests of the tests use another factor than 1.
+        tensors: call the backend through torch tensors instead of NumPy arrays, gradients by automatic differentiation.
     """
 
-    def __init__(self, backend: Backend, bound_factor: float = 1.0) -> None:
+    def __init__(self, backend: Backend, bound_factor: float = 1.0, *, tensors: bool = False) -> None:
         self.plain = backend
-        self.backend = CheckedBackend(backend)
+        # The contract is that of calls with NumPy arrays.
+        self.backend = backend if tensors else CheckedBackend(backend)
         self.bound_factor = bound_factor
+        self.tensors = tensors
 
     def accepts(self, example: Example, **needs: bool) -> bool:
         """Whether the backend offers what the example asks for; `needs`: gradient, state."""
@@ -44,19 +47,30 @@ class Subject:
 
     def outputs(self, example: Example) -> Array:
         """y (batch, H, L) of the whole sequence in one call."""
-        y = apply(example.system, example.u, backend=self.backend, state=example.state, **example.options)
+        y = self._call(apply, example.system, example.u, state=example.state, **example.options)
         return np.asarray(y)
 
     def outputs_and_state(self, example: Example, state: Any = None) -> tuple[Array, Any]:
         """(y, final state), from `state` if given, else from the example's."""
         start = example.state if state is None else state
-        return apply(  # type: ignore[no-any-return]
-            example.system, example.u, backend=self.backend, state=start, return_state=True, **example.options
-        )
+        found = self._call(apply, example.system, example.u, state=start, return_state=True, **example.options)
+        return found[0], found[1]
 
     def step(self, example: Example, k: int, state: Any) -> tuple[Array, Any]:
         """(y_k (batch, H), state) of time step k."""
-        return step(example.system, example.u[..., k], state, backend=self.backend, **example.options)
+        found = self._call(step, example.system, example.u[..., k], state, **example.options)
+        return found[0], found[1]
+
+    def vjp(self, example: Example, grad_y: Array, grad_state: Any) -> Gradients:
+        """Gradients of Σ grad_y·y + Re Σ conj(grad_state)·final state."""
+        options = {"state": example.state, "grad_state": grad_state, **example.options}
+        return Gradients(*self._call(vjp, example.system, example.u, grad_y, **options))
+
+    def _call(self, function: Any, system: Any, *arrays: Any, **options: Any) -> Any:
+        if not self.tensors:
+            return function(system, *arrays, backend=self.backend, **options)
+        given = _tensors((arrays, options))
+        return _arrays(function(system.to_torch(), *given[0], backend=self.backend, **given[1]))
 
     def bound(self, example: Example, *, state: bool = False) -> Bound:
         """Bound on the error of `outputs`, or with `state` of outputs computed with a state in play."""
@@ -100,6 +114,27 @@ class Subject:
         if not (np.isfinite(total.componentwise).all() and np.isfinite(total.normwise).all()):
             raise PropertyViolation("the oracle has no finite error bound for this example, so nothing can be decided")
         return Bound(self.bound_factor * total.componentwise, self.bound_factor * total.normwise)
+
+
+def _tensors(value: Any) -> Any:
+    """The same with torch tensors, which own their memory, for NumPy arrays."""
+    import torch
+
+    return _mapped(value, lambda v: torch.tensor(v) if isinstance(v, np.ndarray) else v)
+
+
+def _arrays(value: Any) -> Any:
+    """The same with NumPy arrays for torch tensors."""
+    return _mapped(value, lambda v: v.detach().resolve_conj().numpy() if hasattr(v, "detach") else v)
+
+
+def _mapped(value: Any, function: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _mapped(part, function) for name, part in value.items()}
+    if isinstance(value, tuple):
+        parts = [_mapped(part, function) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return function(value)
 
 
 def _finite_kernels(spec: ModeSpec) -> bool:

@@ -115,3 +115,16 @@ def test_a_coupled_scan_in_another_order_than_time_is_inconclusive(structure, st
     ((row,), _) = module.mode_rows(case, ls.ModeSpec("liquid"), ["numpy"], 0, 10**6)
     assert row.status == status
     assert (row.reason == module.NO_SCAN_BOUND) == (status == "inconclusive")
+
+
+def test_what_a_backend_says_of_matrix_products_and_correlations_reaches_the_bounds(monkeypatch):
+    backend = get_backend("numpy")
+    problem = ls.Problem(ls.ModeSpec("s4"), "diagonal", 1, 1, 2, 9, "float32")
+    usual = module.rounding_model(backend, problem)
+    assert (usual.factor_unit, usual.correlations) == (None, "sequential")
+    monkeypatch.setattr(
+        type(backend), "arithmetic", Arithmetic(factor_dtype="tf32", linear_chunk=4, correlations="any")
+    )
+    found = module.rounding_model(backend, problem)
+    assert (found.factor_unit, found.correlations) == (2.0**-10, "any")
+    assert module.rounding_model(backend, replace(problem, dtype="float64")).factor_unit is None

@@ -97,3 +97,5 @@ def test_roundings_grow_with_everything_that_adds_one(mode: str, correlations: s
     assert roundings(base, replace(model, scan="any")) > n
     assert roundings(base, replace(model, pairwise=False)) > n
     assert roundings(base, replace(model, fused=None)) > n
+    # sums and polynomials of inputs, which only these modes have
+    assert (roundings(base, replace(model, correlations="any")) > n) == (mode in ("kb", "pb"))

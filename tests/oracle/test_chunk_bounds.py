@@ -248,13 +248,14 @@ A, B, C, X0 = 0.5, 2.0, 3.0, 7.0
 SLACK = 1 + 2.0**-16
 
 
-def by_hand(u, Q, M, zeta=0.0, *, outer=U, inner=0.0, entering=0.0, kappa=5**0.5, alpha=1.0, power=1, scaled=0):
+def by_hand(u, Q, M, zeta=0.0, *, outer=U, inner=0.0, entering=0.0, kappa=5**0.5, alpha=1.0, power=1, scaled=0, f=0.0):
     """Bounds of M equal real positive modes from the formulas of docs/bounds.md, to first order."""
 
     def begun(k):
         return E[k] + 2 * scaled * U * x[k]
 
     rho, b = (power - 1) * 5**0.5 * U, B**power
+    lost = 2 if f else 1  # what an addition costs a matrix unit
     x, E = [X0], [entering * U * X0]
     y = []
     for k, u_k in enumerate(u):
@@ -265,20 +266,20 @@ def by_hand(u, Q, M, zeta=0.0, *, outer=U, inner=0.0, entering=0.0, kappa=5**0.5
             old, e = x[k + 1 - Q], begun(k + 1 - Q)
             terms = [A**i * b * u[k - i] for i in range(Q)]
             found = A**Q * e + (outer + 5**0.5 * inner * (Q - 1) + entering * U) * A**Q * old
-            found += sum((outer + 5**0.5 * inner * i) * t for i, t in enumerate(terms))
+            found += sum((outer + 5**0.5 * inner * i + 2 * f) * t for i, t in enumerate(terms))
             found += sum(A**i * b * (zeta + rho * u[k - i]) for i in range(Q))
-            states.append(found + (Q + 2) * U * (sum(terms) + 2**0.5 * A**Q * old))
+            states.append(found + lost * (Q + 2) * U * (sum(terms) + 2**0.5 * A**Q * old))
         E.append(max(states))
         outputs = [M * C * E[k + 1] + (2 + scaled + np.log2(M)) * U * M * C * x[k + 1]]
         for q in range(min(Q, k + 1)):
             if k - q > len(u) - Q:
                 continue
             old, e = x[k - q], begun(k - q)
-            gamma, G = (q + 1 + 2 * M) * U, M * C * A ** (q + 1)
-            found = G * e + (outer + 5**0.5 * inner * (q + 1) + entering * U + gamma) * G * old
+            gamma, G = lost * (q + 1 + 2 * M) * U, M * C * A ** (q + 1)
+            found = G * e + (outer + 5**0.5 * inner * (q + 1) + entering * U + 2 * f + gamma) * G * old
             for i in range(q + 1):
                 K = M * C * A**i * b
-                table = outer + 5**0.5 * inner * (i + 1) + 2 * M * inner + rho
+                table = outer + 5**0.5 * inner * (i + 1) + 2 * M * inner + rho + 2 * f
                 found += K * zeta + (table + gamma) * K * u[k - i]
             outputs.append(found)
         y.append(max(outputs))
@@ -287,7 +288,8 @@ def by_hand(u, Q, M, zeta=0.0, *, outer=U, inner=0.0, entering=0.0, kappa=5**0.5
 
 # What scaling adds hides in played chunks behind the roundings of Q + 2 terms, few of which are felt; here it shows.
 @pytest.mark.parametrize(
-    "more", [{}, {"outer": 0.0, "inner": U}, {"zeta": 5 * U}, {"entering": 1.0}, {"power": 3}, {"scaled": 1}]
+    "more",
+    [{}, {"outer": 0.0, "inner": U}, {"zeta": 5 * U}, {"entering": 1.0}, {"power": 3}, {"scaled": 1}, {"f": 2.0**-20}],
 )
 @pytest.mark.parametrize("Q", [1, 3, 4])
 @pytest.mark.parametrize("M", [1, 8])
@@ -297,7 +299,7 @@ def test_every_term_is_there(M, Q, more):
     system = Realization("diagonal", *(np.full((1, M), v + 0j) for v in (A, B, C)), conjugate_pairs=False)
     model = RoundingModel(U, 0.0, pairwise=True, linear_chunk=Q, table_unit=None if more.get("inner") else 2.0**-60)
     model = replace(model, state_unit=2.0**-53) if more.get("entering") else model
-    model = replace(model, scaled_states=bool(more.get("scaled")))
+    model = replace(model, scaled_states=bool(more.get("scaled")), factor_unit=more.get("f"))
     wrong = np.full((1, 1, len(u)), more.get("zeta", 0.0))
     power = more.get("power", 1)
     found = chunked_errors(system, np.full((1, 1, M), X0 + 0j), u[None, None], power, wrong, model)[0, 0]
@@ -364,3 +366,104 @@ def test_a_signal_shorter_than_a_chunk_has_the_bound_of_plain_steps():
     models = [RoundingModel.of_dtype("float32"), model_of("float32", 16)]
     plain, chunked = reference(system, u[None, None], "s4", state=x0, models=models).bounds
     assert np.allclose(plain.componentwise, chunked.componentwise, rtol=1e-6)
+
+
+# --- factors that matrix units round before they multiply ---------------------------------------------------------
+
+
+def shortened(values, bits, *, nearest):
+    """float32 numbers with so many significant bits, by truncation or to the nearest, ties away from zero."""
+    dropped = 24 - bits
+    whole = np.asarray(values, np.float32).view(np.uint32).astype(np.uint64)
+    whole = whole + (1 << (dropped - 1)) if nearest else whole
+    return (whole >> dropped << dropped).astype(np.uint32).view(np.float32)
+
+
+def truncating_sum(left, right, start):
+    """start + Σ left right; products are exact, and every partial sum loses the bits beyond the 24th."""
+    total = float(start)
+    for a, b in zip(left, right, strict=True):
+        exact = float(a) * float(b) + total
+        rounded = np.float32(exact)
+        total = float(rounded if abs(rounded) <= abs(exact) else np.nextafter(rounded, np.float32(0)))
+    return np.float32(total)
+
+
+class MatrixUnit(Chunks):
+    """Chunks whose sums a matrix unit forms: factors are shortened, sums truncated; D x is formed outside."""
+
+    def __init__(self, system, Q, bits, *, nearest):
+        super().__init__(system, Q, "float32", "float64")
+        self.bits, self.nearest = bits, nearest
+
+    def short(self, values):
+        return shortened(np.ascontiguousarray(values), self.bits, nearest=self.nearest)
+
+    def chunk(self, u, x):
+        u_short, parts = self.short(u), self.short(np.concatenate([x.real, x.imag]))
+        G = self.short(np.concatenate([self.G.real, -self.G.imag], axis=1))
+        K, V = self.short(self.K), (self.short(self.V.real), self.short(self.V.imag))
+        y = np.empty(self.Q, np.float32)
+        for q in range(self.Q):
+            left, right = np.concatenate([K[q::-1], G[q]]), np.concatenate([u_short[: q + 1], parts])
+            y[q] = truncating_sum(left, right, 0)
+        moved = (self.D * x).astype(self.kind)
+        sums = [
+            [truncating_sum(part[::-1, n], u_short, start[n]) for n in range(len(x))]
+            for part, start in zip(V, (moved.real, moved.imag), strict=True)
+        ]
+        return y, np.array(sums[0]) + 1j * np.array(sums[1])
+
+
+FORMATS = [("tf32", 11, False), ("tf32", 11, True), ("bfloat16", 8, True)]
+
+
+@pytest.mark.parametrize(("name", "bits", "nearest"), FORMATS)
+@pytest.mark.parametrize("seed", range(4))
+def test_shortened_factors_are_within_their_bound_and_exceed_that_of_whole_ones(name, bits, nearest, seed):
+    Q = (4, 16)[seed % 2]
+    case = random_case(seed, (64, 70)[seed // 2], 3, "float32", decay=(0.0, 1e-2, 0.3, 1.0)[seed])
+    y = MatrixUnit(case[0], Q, bits, nearest=nearest).run(case[1], case[2][0, 0], [5, 33])
+    assert compare(case, y, model_of("float32", Q, factor_dtype=name)) <= 1
+    assert compare(case, y, model_of("float32", Q)) > 10
+
+
+def test_bounds_of_shortened_factors_are_tight_and_know_one_format_from_the_other(capsys):
+    nearest = {name: [] for name, _, _ in FORMATS}
+    for seed in range(8):
+        case = random_case(seed, 96, (2, 8)[seed % 2], "float32", decay=(0.0, 1e-3, 0.1, 1.0)[seed // 2], start=False)
+        for name, bits, to_nearest in FORMATS:
+            y = MatrixUnit(case[0], 16, bits, nearest=to_nearest).run(case[1], case[2][0, 0])
+            nearest[name].append(1 / compare(case, y, model_of("float32", 16, factor_dtype=name)))
+    with capsys.disabled():
+        for name, found in nearest.items():
+            print(f"\n{name}: bound over error, median {np.median(found):.1f}, from {min(found):.1f}")
+    assert all(min(found) >= 1 and np.median(found) <= 30 for found in nearest.values())
+    # a factor read as bfloat16 where tf32 is claimed
+    case = random_case(1, 96, 2, "float32", decay=0.1)
+    y = MatrixUnit(case[0], 16, 7, nearest=False).run(case[1], case[2][0, 0])
+    assert compare(case, y, model_of("float32", 16, factor_dtype="tf32")) > 1
+
+
+def test_a_product_of_two_truncated_factors_comes_near_its_bound():
+    """One product, both factors with all 13 dropped bits set: nothing is left to luck."""
+    factor = np.float32(1 + 2.0**-10 - 2.0**-23)
+    system = Realization("diagonal", np.zeros((1, 1), complex), np.full((1, 1), factor + 0j), np.ones((1, 1), complex))
+    system = replace(system, conjugate_pairs=False)
+    u = np.array([factor])
+    y = MatrixUnit(system, 1, 11, nearest=False).run(u, np.zeros(1, np.complex64))
+    units = compare((system, u, np.zeros((1, 1, 1))), y, model_of("float32", 1, factor_dtype="tf32"))
+    assert 0.99 <= units <= 1
+
+
+def test_longer_factors_have_smaller_bounds():
+    case = random_case(2, 50, 3, "float32", decay=0.1)
+    names = [None, "tf32", "bfloat16"]
+    models = [model_of("float32", 8, factor_dtype=name) for name in names]
+    bounds = reference(case[0], case[1][None, None], "s4", state=case[2], models=models).bounds
+    whole, tf32, bfloat16 = (bound.componentwise for bound in bounds)
+    # step 0 may be one of a chunk as well as a plain one
+    assert np.all(whole < tf32)
+    assert np.all(tf32 < bfloat16)
+    # float64 is never shortened
+    assert RoundingModel.of_dtype("float64", factor_dtype="tf32").factor_unit is None

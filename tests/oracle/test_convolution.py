@@ -57,6 +57,23 @@ def circle_in_double(size):
 
 
 @pytest.mark.skipif(not EXTENDED, reason="needs a longdouble wider than float64")
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("levels", [4, 9, 14])
+def test_transforms_of_torch_are_within_the_error_of_one(kind, levels):
+    """Unit impulses, whose transforms are products of the library's roots; torch's library is not pocketfft."""
+    torch = pytest.importorskip("torch")
+    size = 1 << levels
+    frequencies = np.arange(size // 2 + 1)
+    for j in (1, 3, size // 2 - 1, size - 1):
+        impulse = np.zeros(size, kind)
+        impulse[j] = 1
+        angle = 2 * np.longdouble("3.14159265358979323846264338327950288") * (frequencies * j % size) / size
+        found = torch.fft.rfft(torch.from_numpy(impulse)).numpy()
+        error = np.hypot(found.real - np.cos(angle), found.imag + np.sin(angle)).max()
+        assert error <= transform_error(size, float(np.finfo(kind).eps) / 2)
+
+
+@pytest.mark.skipif(not EXTENDED, reason="needs a longdouble wider than float64")
 @pytest.mark.parametrize("levels", range(3, 17))
 def test_every_root_of_unity_is_as_close_as_the_bound_says(levels):
     """The whole table, not a sample: a finite number of roots needs no theory of the mathematics library."""

@@ -109,9 +109,16 @@ def test_the_count():
     assert np.allclose(custom, (2 * sqrt(5) + 2 + 5 + 5 * size_log * i) * u * 12 * 0.5**i, rtol=1e-4, atol=0)
 
 
-def test_a_mode_without_a_logarithm_has_no_bound():
+def test_a_mode_without_a_logarithm_takes_part_in_the_first_entry_only():
     A, one = np.array([[0.5 + 0j, 0.0]]), np.ones((1, 2), complex)
-    assert np.all(from_exponentials(Realization("diagonal", A, one, one), 4, 1, 2.0**-53) == np.inf)
+    both = from_exponentials(Realization("diagonal", A, one, one), 4, 1, 2.0**-53)[0]
+    first = from_exponentials(Realization("diagonal", A[:, :1], one[:, :1], one[:, :1]), 4, 1, 2.0**-53)[0]
+    fixed = 2 * sqrt(5) + 9
+    assert np.allclose(both[0] / first[0], 2 * (fixed + 4) / (fixed + 2), rtol=1e-9)
+    # two modes more in the sum, of which one is 0
+    assert np.all((first[1:] < both[1:]) & (both[1:] < first[1:] * 1.2))
+    none = Realization("diagonal", 0 * A, one, one)
+    assert np.array_equal(from_exponentials(none, 4, 1, 2.0**-53)[0][1:], np.zeros(3))
 
 
 def test_exponents_beyond_the_integers_of_the_precision_are_rounded():

@@ -160,3 +160,36 @@ def test_bad_kernels_chunks_and_precisions_are_named():
         RoundingModel.of_dtype("float32", linear_chunk=8, scan="any")
     with pytest.raises(ValueError, match=r"state_unit=[0-9.]+ is not finer"):
         RoundingModel(2.0**-24, 0.0, state_unit=0.5)
+
+
+def test_only_float32_has_factors_of_fewer_bits():
+    """tf32 keeps 11 bits of a number by truncation, bfloat16 8 bits by rounding to nearest."""
+    units = {name: RoundingModel.of_dtype("float32", factor_dtype=name).factor_unit for name in ("tf32", "bfloat16")}
+    assert units == {"tf32": 2.0**-10, "bfloat16": 2.0**-8}
+    rng = np.random.default_rng(0)
+    x = np.concatenate([1 + rng.random(100_000), [2 - 2.0**-23, 1 + 2.0**-10 - 2.0**-23, 1 + 2.0**-8]]).astype(
+        np.float32
+    )
+    truncated = (x.view(np.uint32) >> 13 << 13).view(np.float32)
+    to_nearest = (x.view(np.uint32) + 0x7FFF + (x.view(np.uint32) >> 16 & 1)) >> 16 << 16  # to nearest, ties to even
+    for short, unit in ((truncated, units["tf32"]), (to_nearest.view(np.float32), units["bfloat16"])):
+        worst = (np.abs(short.astype(float) - x) / x).max()
+        assert 0.99 * unit <= worst <= unit
+    assert RoundingModel.of_dtype("float32").factor_unit is None
+    assert RoundingModel.of_dtype("float64", factor_dtype="bfloat16").factor_unit is None
+    with pytest.raises(ValueError, match="factor_dtype='float16' is unknown; allowed: tf32, bfloat16, None"):
+        RoundingModel.of_dtype("float32", factor_dtype="float16")
+    for wrong in (2.0**-24, 2.0**-30, 0.5):
+        with pytest.raises(ValueError, match="allowed: coarser than unit, below 2\\^-6"):
+            RoundingModel(2.0**-24, 0.0, factor_unit=wrong)
+
+
+def test_correlations_in_other_brackets_are_scans_of_their_own():
+    model = RoundingModel.of_dtype("float32", linear_chunk=8, correlations="sums")
+    assert model.for_correlations.scan == "any"
+    assert model.for_correlations.scan_chunk is None
+    assert model.scan == "sequential"
+    plain = RoundingModel.of_dtype("float32", linear_chunk=8)
+    assert plain.for_correlations is plain
+    chunks = RoundingModel.of_dtype("float32", scan="any", scan_chunk=4, correlations="any")
+    assert chunks.for_correlations is chunks

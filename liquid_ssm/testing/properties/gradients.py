@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...apply import problem_of, vjp
+from ...apply import problem_of
 from ...modes import state_shapes
 from ...oracle.adjoint import gradients, gradients_by_duals
 from ...oracle.adjoint_bounds import gradient_bounds
@@ -30,15 +30,18 @@ def _gradient(subject: Subject, example: Example) -> None:
     if example.state is not None:
         shape = state_shapes(system, example.spec, len(u))["x"]
         grad_state = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(example.state.dtype)
-    found = vjp(
-        system, u, grad_y, backend=subject.backend, state=example.state, grad_state=grad_state, **example.options
-    )
+    found = subject.vjp(example, grad_y, grad_state)
 
     realization = realization_of(system)
     arguments: dict[str, Any] = {"grad_y": grad_y, "grad_state": grad_state, **example.options}
-    # Vector-Jacobian products are recurrences and direct sums in every backend.
-    model = replace(rounding_model(subject.backend, problem_of(system, u, example.spec, gradient=True)), fft=False)
-    bounds = gradient_bounds(realization, u, state=example.state, model=model, **arguments)
+    problem = problem_of(system, u, example.spec, gradient=True)
+    model = rounding_model(subject.backend, problem)
+    # Where there is a recurrence, the linear term's vector-Jacobian product is one.
+    linear_fft = system.structure not in subject.backend.capabilities.primitives.get("scan", ())
+    if not (linear_fft or subject.backend.arithmetic_for(problem).fft_gradients):
+        # Outputs may be FFTs, but vector-Jacobian products are recurrences and direct sums.
+        model = replace(model, fft=False)
+    bounds = gradient_bounds(realization, u, state=example.state, model=model, linear_fft=linear_fft, **arguments)
     if example.spec.mode in RECURRENCES:
         only = {k: arguments[k] for k in ("mode", "grad_y", "grad_state", "order")}
         exact = gradients(realization, u, state=example.state, **only)
