@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from .arrays import is_tensor
 from .backend import Backend, Gradients
 from .errors import BackendRejected, DTypeError, ParameterError, ShapeError, UnstableRecurrence
 from .finite import all_finite
@@ -14,7 +14,7 @@ from .modes import linear_method, require_finite_state, run, scalar_inputs_only
 from .problem import DEFAULT_ORDER, DTYPES, ModeSpec, Problem
 from .registry import default_backend, get_backend, rejection
 
-Array = npt.NDArray[Any]
+Array = Any  # numpy.ndarray, or torch.Tensor where the docstring says so
 
 _ALLOWED = tuple(map(np.dtype, DTYPES))
 
@@ -32,11 +32,13 @@ def apply(
     state: Any = None,
     return_state: bool = False,
 ) -> Any:
-    """Outputs of a system for a whole sequence.
+    """Outputs of a system for a whole sequence.  NumPy arrays give NumPy arrays, torch tensors give tensors.
 
     Args:
-        system: a discrete system (or an integrator, mode `liquid`); its parameters are rounded to u's dtype.
-        u: inputs (batch, H, L), float32 or float64; batch and L may be 0.
+        system: a discrete system (or an integrator, mode `liquid`); its parameters are rounded to u's dtype.  For a
+            tensor u they may be tensors on the same device, to which gradients flow.
+        u: inputs (batch, H, L), float32 or float64; batch and L may be 0.  Tensors may be bfloat16 or float16: they are
+            computed in float32, and y is rounded to their dtype.
         mode: `s4` (Eq. 2), `liquid` (Eq. 11), `truncated` (Eq. 12), `kb` (Eq. 14), `pb` (Eq. 15).
         order: highest liquid order P >= 1 of `truncated`, `kb` and `pb`.
         correlations: `all` index tuples or `adjacent` ones; `kb` and `pb`.
@@ -55,11 +57,17 @@ def apply(
     Raises:
         ShapeError, DTypeError, ParameterError: bad arrays or options.
         BackendRejected, BackendUnavailable: the named backend cannot, or none can.
-        UnstableRecurrence: the state left the range of the dtype.
+        UnstableRecurrence: the state left the range of the dtype (not looked for while torch compiles or transforms).
 
     Accuracy: `verify` compares any backend with the exact reference and the bound of docs/bounds.md.
     """
     spec = ModeSpec(mode, order, correlations, window)
+    if is_tensor(u):
+        from .tensors import apply_tensors
+
+        return apply_tensors(
+            system, u, spec, backend=backend, tolerance=tolerance, state=state, return_state=return_state
+        )
     # What is not finite in u makes an output that is not; so u is looked at only then, or where no output would tell.
     u = check_input(system, u, finite=tolerance is not None or system.n_modes == 0)
     system = system.astype(u.dtype)
@@ -100,9 +108,10 @@ def step(
     Running it L times equals `apply` on the whole sequence with the same backend's recurrence
     (Appendix E).  Options as in `apply`; state=None is rest.
     """
-    u_k = np.asarray(u_k)
+    if not is_tensor(u_k):
+        u_k = np.asarray(u_k)
     if u_k.ndim != 2:
-        raise ShapeError(f"u_k has shape {u_k.shape}; step takes (batch, H). Use apply for a whole sequence.")
+        raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; step takes (batch, H). Use apply for a whole sequence.")
     y, final = apply(
         system,
         u_k[..., None],
@@ -144,6 +153,10 @@ def vjp(
     from .gradients import run_vjp
 
     spec = ModeSpec(mode, order, correlations, window)
+    if is_tensor(u):
+        from .tensors import vjp_tensors
+
+        return vjp_tensors(system, u, spec, grad_y, backend=backend, state=state, grad_state=grad_state)
     u = check_input(system, u)
     system = system.astype(u.dtype)
     if system.structure == "integrator":
@@ -151,7 +164,8 @@ def vjp(
     grad_y = np.asarray(grad_y)
     if grad_y.shape != u.shape:
         raise ShapeError(f"grad_y has shape {grad_y.shape}; y has shape {u.shape}.")
-    problem = problem_of(system, u, spec, gradient=True, state=True)
+    given = state is not None or grad_state is not None
+    problem = problem_of(system, u, spec, gradient=True, state=given)
     chosen = _backend(problem, backend)
     return run_vjp(chosen, system, u, spec, grad_y.astype(u.dtype, copy=False), state, grad_state)
 
@@ -162,8 +176,12 @@ def check_input(system: Any, u: Any, *, finite: bool = True) -> Array:
     Raises:
         ShapeError, DTypeError, ParameterError: it is not; the message says where.
     """
-    if type(u).__module__.partition(".")[0] == "torch":
-        raise DTypeError("u is a torch tensor; the installed backends take NumPy arrays. Pass u.numpy().")
+    if is_tensor(u):
+        raise DTypeError("u is a torch tensor; this takes NumPy arrays. Pass u.detach().cpu().numpy().")
+    if getattr(system, "is_torch", False):
+        raise ParameterError(
+            "the system's parameters are torch tensors and u is not; pass torch.as_tensor(u), or system.to_numpy()."
+        )
     array = np.asarray(u)
     if array.dtype not in _ALLOWED:
         raise DTypeError(f"u has dtype {array.dtype}; allowed: {', '.join(DTYPES)}. Convert it with .astype(...).")
@@ -192,6 +210,15 @@ def require_finite_input(array: Array) -> None:
 
 def problem_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool = False, state: bool = False) -> Problem:
     """The `Problem` that these arrays pose."""
+    require_mode(system, spec)
+    batch, channels, length = u.shape
+    return Problem(
+        spec, system.structure, batch, channels, system.n_modes, length, u.dtype.name, gradient=gradient, state=state
+    )
+
+
+def require_mode(system: Any, spec: ModeSpec) -> None:
+    """Raise a `ParameterError` if the mode has no meaning for the structure of the system."""
     if system.structure == "mimo" and scalar_inputs_only(spec):
         raise ParameterError(
             f"{spec.label} multiplies scalar inputs (Eq. 13 to 15); a mimo system has one state for all channels. "
@@ -202,10 +229,6 @@ def problem_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool = False,
             f"{system.name} integrates the liquid system and has no Ā and B̄ for {spec.label}. "
             "Use mode='liquid', or discretise with euler, bilinear or zoh."
         )
-    batch, channels, length = u.shape
-    return Problem(
-        spec, system.structure, batch, channels, system.n_modes, length, u.dtype.name, gradient=gradient, state=state
-    )
 
 
 def _backend(problem: Problem, wanted: str | Backend | None) -> Any:
@@ -228,8 +251,14 @@ def _check_finite(
     chosen: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Any, state: Any
 ) -> None:
     arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
-    if all(all_finite(a) for a in arrays):
-        return
+    if not all(all_finite(a) for a in arrays):
+        raise_not_finite(chosen, system, u, spec, problem, y, final, state)
+
+
+def raise_not_finite(
+    chosen: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Array, state: Any
+) -> None:
+    """Raise the error that says why y or the final state is not finite; NumPy arrays."""
     require_finite_input(u)
     require_finite_state(state)
     if linear_method(problem, chosen) == "convolution":

@@ -10,19 +10,40 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("liquid-ssm", "numpy", "scipy", "mpmath", "python-flint")
+PACKAGES = ("liquid-ssm", "numpy", "scipy", "mpmath", "python-flint", "numba", "torch", "triton", "pykeops")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def environment() -> dict[str, str]:
     """Everything outside the inputs that a result or its time may depend on, by name.
 
-    Nothing but NumPy is imported for it; versions are those of the installed distributions.
+    Nothing but NumPy is imported for it; versions are those of the installed distributions.  The settings of torch are
+    there if something has imported torch.
     """
     found = {"python": f"{platform.python_implementation()} {platform.python_version()}"}
     found |= {name: package_version(name) for name in PACKAGES}
     found |= {"blas": _blas(), "platform": platform.platform(), "cpu": _cpu(), "cores": _cores()}
     found |= {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+    return found | _torch_settings()
+
+
+def _torch_settings() -> dict[str, str]:
+    """The flags that decide how torch rounds, and its devices."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    found = {
+        "torch float32 matmul": str(torch.get_float32_matmul_precision()),
+        "torch deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        "torch threads": str(torch.get_num_threads()),
+        "torch device": "cpu",
+    }
+    if torch.cuda.is_available():
+        found |= {
+            "torch device": torch.cuda.get_device_name(),
+            "torch cuda": str(torch.version.cuda),
+            "torch cuda TF32 matmul": str(torch.backends.cuda.matmul.allow_tf32),
+        }
     return found
 
 

@@ -30,7 +30,8 @@ def run_vjp(
         grad_state: cotangent of the final state, in the form of that state, or None.
 
     Returns:
-        Gradients: complex ones are dL/dRe + i·dL/dIm.
+        Gradients: complex ones are dL/dRe + i·dL/dIm.  That of the state is None where the backend has no recurrence
+        and so no state.
     """
     for given in (state, grad_state):
         require_finite_state(given)
@@ -40,7 +41,7 @@ def run_vjp(
     if spec.mode == "liquid":
         return backend.scan_vjp(system, u, start, grad_y, final, liquid=True)  # type: ignore[no-any-return]
     if spec.mode == "s4":
-        return backend.scan_vjp(system, u, start, grad_y, final, liquid=False)  # type: ignore[no-any-return]
+        return _linear_vjp(backend, system, u, start, grad_y, final)
     if spec.mode == "truncated":
         return backend.cascade_vjp(system, u, start, grad_y, final, order=spec.order, kind="truncated")  # type: ignore[no-any-return]
     if commutes(system.structure, spec):
@@ -49,6 +50,15 @@ def run_vjp(
         )
         return Gradients(grads.parameters, grads.u, State(grads.state))
     return _with_correlations_vjp(backend, system, u, spec, grad_y, start, final)
+
+
+def _linear_vjp(backend: Primitives, system: Any, u: Array, x: Array, grad_y: Array, final: Array | None) -> Gradients:
+    """Adjoint of the linear term; where the backend has no recurrence, by its kernel, and without a state."""
+    if system.structure in backend.capabilities.primitives.get("scan", ()):
+        return backend.scan_vjp(system, u, x, grad_y, final, liquid=False)  # type: ignore[no-any-return]
+    kernel = backend.kernel(system, u.shape[-1])
+    grad_kernel, grad_u = backend.convolve_vjp(kernel, u, grad_y)
+    return Gradients(backend.kernel_vjp(system, u.shape[-1], 1, grad_kernel), grad_u, None)
 
 
 def _with_correlations_vjp(
@@ -64,10 +74,13 @@ def _with_correlations_vjp(
         grad_extended[..., length:] += final.inputs
     grad_sums = None
 
-    linear = backend.scan_vjp(system, u, start.x[:, 0], grad_y, None if final is None else final.x[:, 0], liquid=False)
+    linear = _linear_vjp(backend, system, u, start.x[:, 0], grad_y, None if final is None else final.x[:, 0])
     total.add(linear.parameters)
     grad_extended[..., held:] += linear.u
-    grad_x[:, 0] = linear.state
+    if linear.state is None:
+        grad_x = None
+    else:
+        grad_x[:, 0] = linear.state
 
     orders = range(2, spec.order + 1)
     if spec.order > 1 and spec.mode == "pb":
@@ -122,9 +135,10 @@ def _with_correlations_vjp(
             powered = system.with_input_power(p)
             if spec.window is None:
                 end = None if final is None else final.x[:, p - 1]
-                grads = backend.scan_vjp(powered, terms[p - 2], start.x[:, p - 1], grad_y, end, liquid=False)
+                grads = _linear_vjp(backend, powered, terms[p - 2], start.x[:, p - 1], grad_y, end)
                 grad_terms[p - 2] = grads.u
-                grad_x[:, p - 1] = grads.state
+                if grad_x is not None:
+                    grad_x[:, p - 1] = grads.state
                 total.add(grads.parameters, power=p)
             else:
                 size = min(spec.window - p + 1, source.shape[-1])
@@ -141,6 +155,8 @@ def _with_correlations_vjp(
             if grad_before is not None:
                 grad_extended[..., :held] += grad_before
     grad_previous = None if previous is None else grad_extended[..., :held]
+    if grad_x is None:
+        return Gradients(total.parameters, grad_extended[..., held:], None)
     return Gradients(total.parameters, grad_extended[..., held:], State(grad_x, order_first(grad_sums), grad_previous))
 
 

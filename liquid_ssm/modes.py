@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from .arrays import dtype_name, is_tensor, namespace
 from .errors import ParameterError, ShapeError
 from .finite import all_finite
 from .problem import ModeSpec, Problem
@@ -39,10 +40,15 @@ class State(NamedTuple):
 
 
 def linear_method(problem: Problem, backend: Backend) -> Literal["recurrence", "convolution"]:
-    """How `backend` computes the linear term of `problem`."""
-    structures = backend.capabilities.primitives.get("kernel", ())
-    convolves = backend.linear_method == "convolution" and problem.structure in structures
-    return "convolution" if convolves and not problem.state else "recurrence"
+    """How `backend` computes the linear term of `problem`.
+
+    With a state it is the recurrence.  With gradients, too, where the backend has one: their errors are bounded entry
+    by entry, those of transforms only in norm.
+    """
+    primitives = backend.capabilities.primitives
+    convolves = backend.linear_method == "convolution" and problem.structure in primitives.get("kernel", ())
+    differentiated = problem.gradient and problem.structure in primitives.get("scan", ())
+    return "convolution" if convolves and not (problem.state or differentiated) else "recurrence"
 
 
 def requirements(problem: Problem, backend: Backend) -> tuple[str, ...]:
@@ -76,7 +82,14 @@ def commutes(structure: str, spec: ModeSpec) -> bool:
 
 
 def run(
-    backend: Primitives, system: Any, u: Array, spec: ModeSpec, state: Any = None, *, carry: bool = False
+    backend: Primitives,
+    system: Any,
+    u: Array,
+    spec: ModeSpec,
+    state: Any = None,
+    *,
+    carry: bool = False,
+    gradient: bool = False,
 ) -> tuple[Array, Any]:
     """y (batch, H, L) and, if `carry` or a state is given, the final state (else None).
 
@@ -86,31 +99,37 @@ def run(
         u: inputs (batch, H, L).
         state: as returned by an earlier call, or a linear state x_{-1} (batch, H, M), or None (rest).
         carry: the final state is wanted.
+        gradient: gradients will flow back through the result (tensors).
     """
     carry = carry or state is not None
     start = initial_state(system, spec, u, state, backend.arithmetic.state_dtype) if carry else None
     if spec.mode == "liquid":
         y, final = backend.scan(system, u, start, liquid=True)
     elif spec.mode == "s4":
-        y, final = _linear(backend, system, u, start, carry)
+        y, final = _linear(backend, system, u, start, carry, gradient)
     elif spec.mode == "truncated":
         y, final = backend.cascade(system, u, start, order=spec.order, kind="truncated")
     else:
-        y, final = _with_correlations(backend, system, u, spec, start)
+        y, final = _with_correlations(backend, system, u, spec, start, gradient)
     return y, final if carry else None
 
 
-def _linear(backend: Primitives, system: Any, u: Array, x: Array | None, carry: bool) -> tuple[Array, Array | None]:
-    by_kernel = system.structure in backend.capabilities.primitives.get("kernel", ())
-    if backend.linear_method == "convolution" and by_kernel and not carry:
+def _linear(
+    backend: Primitives, system: Any, u: Array, x: Array | None, carry: bool, gradient: bool
+) -> tuple[Array, Array | None]:
+    primitives = backend.capabilities.primitives
+    by_kernel = backend.linear_method == "convolution" and system.structure in primitives.get("kernel", ())
+    differentiated = gradient and system.structure in primitives.get("scan", ())
+    if by_kernel and not (carry or differentiated):
         return backend.convolve(backend.kernel(system, u.shape[-1]), u), None
     y, final = backend.scan(system, u, x, liquid=False)
     return y, final
 
 
 def _with_correlations(
-    backend: Primitives, system: Any, u: Array, spec: ModeSpec, start: State | None
+    backend: Primitives, system: Any, u: Array, spec: ModeSpec, start: State | None, gradient: bool
 ) -> tuple[Array, State | None]:
+    xp, tensors = namespace(u), is_tensor(u)
     carry = start is not None
     if commutes(system.structure, spec):
         # Diagonal matrices commute, so every order equals that of `truncated` at 1/P of the cost.
@@ -118,16 +137,16 @@ def _with_correlations(
         return y, State(x) if carry else None
 
     products = spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is None and spec.order > 1
-    if products and not carry and backend.capabilities.fuses("joint_scan", system.structure):
+    if products and not (carry or tensors) and backend.capabilities.fuses("joint_scan", system.structure):
         return backend.joint_scan(system, u, order=spec.order), None
-    y, x0 = _linear(backend, system, u, start.x[:, 0] if start else None, carry)
+    y, x0 = _linear(backend, system, u, start.x[:, 0] if start else None, carry, gradient)
     states: list[Array] = [x0]
     sums = None
     orders = range(2, spec.order + 1)
     length = u.shape[-1]
     previous = start.inputs if start else None
     held = 0 if previous is None else previous.shape[-1]
-    extended = u if previous is None else np.concatenate([previous, u], axis=-1)
+    extended = u if previous is None else xp.concatenate([previous, u], -1)
 
     if spec.order > 1 and spec.mode == "pb":
         options = {
@@ -138,7 +157,10 @@ def _with_correlations(
         }
         responses = [input_power_response(backend, system, p) for p in orders]
         if spec.window is None and backend.capabilities.fuses("add_correlations", system.structure):
-            sums = backend.add_correlations(y, u, np.stack(responses), **options)
+            if tensors:
+                y, sums = backend.added_correlations(y, u, xp.stack(responses), **options)
+            else:
+                sums = backend.add_correlations(y, u, xp.stack(responses), **options)
         else:
             terms, sums = backend.correlate(u, window=spec.window, **options)
             for response, term in zip(responses, terms, strict=True):
@@ -163,7 +185,8 @@ def _with_correlations(
         for p in orders:
             powered = system.with_input_power(p)
             if spec.window is None:
-                term, final = _linear(backend, powered, terms[p - 2], start.x[:, p - 1] if start else None, carry)
+                before = start.x[:, p - 1] if start else None
+                term, final = _linear(backend, powered, terms[p - 2], before, carry, gradient)
                 states.append(final)
             else:
                 head = backend.kernel(powered, min(spec.window - p + 1, source.shape[-1]))
@@ -171,8 +194,9 @@ def _with_correlations(
             y = y + term
     if not carry:
         return y, None
-    kept = None if previous is None else extended[..., length:].copy()
-    return y, State(np.stack(states, axis=1), sums, kept)
+    # A copy, so that the rest of the inputs is freed.
+    kept = None if previous is None else xp.concatenate([extended[..., length:]])
+    return y, State(xp.stack(states, 1), sums, kept)
 
 
 def input_power_response(backend: Primitives, system: Any, power: int) -> Array:
@@ -222,40 +246,58 @@ def initial_state(system: Any, spec: ModeSpec, u: Array, state: Any, state_dtype
     shapes = state_shapes(system, spec, u.shape[0])
     one = shapes["x"] if spec.mode in ("s4", "liquid") else (shapes["x"][0], *shapes["x"][2:])
     stacked = spec.has_order
-    real = np.dtype(u.dtype)
-    is_complex = system.is_complex
-    fine = np.result_type(real, state_dtype) if state_dtype else real
-    kinds = {"x": np.result_type(fine, np.complex64) if is_complex else fine, "sums": real, "inputs": real}
+    xp = namespace(u)
+    real = dtype_name(u.dtype)
+    fine = "float64" if "float64" in (real, state_dtype) else real
+    kinds = {"x": ("complex128" if fine == "float64" else "complex64") if system.is_complex else fine}
+    kinds |= {"sums": real, "inputs": real}
     structured = stacked and spec.mode != "truncated"
-    if isinstance(state, np.ndarray) and not stacked and state.shape == one:
-        return _as_kind("state", state, kinds["x"])
-    parts = {name: np.zeros(shape, kinds[name]) for name, shape in shapes.items()}
+
+    def rest(name: str, shape: tuple[int, ...]) -> Array:
+        place = {"device": u.device} if is_tensor(u) else {}
+        return xp.zeros(shape, dtype=getattr(xp, kinds[name]), **place)
+
     if isinstance(state, State):
         if not structured:
             raise ShapeError(f"mode {spec.mode!r} takes its state as one array {shapes['x']}, not as a State.")
         given = {name: part for name, part in state._asdict().items() if part is not None}
-        if {name: np.shape(part) for name, part in given.items()} != shapes:
-            found = {name: np.shape(part) for name, part in given.items()}
+        found = {name: tuple(np.shape(part)) for name, part in given.items()}
+        if found != shapes:
             raise ShapeError(f"the state of {spec.label} needs the parts {shapes}; it has {found}.")
-        parts = {name: _as_kind(name, part, kinds[name]) for name, part in given.items()}
-    elif state is not None:
-        array = _as_kind("state", state, kinds["x"])
-        if array.shape == one and stacked:
-            parts["x"][:, 0] = array
-        elif array.shape == shapes["x"] and not structured:
-            parts["x"] = array
+        return State(**{name: _as_kind(name, part, kinds[name], u) for name, part in given.items()})
+    x = None
+    if state is not None:
+        array = _as_kind("state", state, kinds["x"], u)
+        shape = tuple(array.shape)
+        if shape == one and stacked:
+            others = rest("x", (one[0], shapes["x"][1] - 1, *one[1:]))
+            x = xp.concatenate([array[:, None], others], 1)
+        elif shape == shapes["x"] and not structured:
+            x = array
         else:
             allowed = [one] if structured or not stacked else [one, shapes["x"]]
             raise ShapeError(
-                f"state has shape {array.shape}; {spec.label} takes {' or '.join(map(str, allowed))}"
+                f"state has shape {shape}; {spec.label} takes {' or '.join(map(str, allowed))}"
                 f"{', or the State of an earlier call' if structured else ''}."
             )
+    parts = {name: x if name == "x" and x is not None else rest(name, shape) for name, shape in shapes.items()}
     return State(**parts) if structured else parts["x"]
 
 
-def _as_kind(name: str, value: Any, kind: np.dtype[Any]) -> Array:
+def _as_kind(name: str, value: Any, kind: str, u: Array) -> Array:
+    """A part of a state in its dtype, of the same kind of array as u and on its device."""
+    if is_tensor(u):
+        if not is_tensor(value):
+            raise ParameterError(f"{name} is no torch tensor, but u is one; give torch.as_tensor({name}).")
+        if value.device != u.device:
+            raise ParameterError(f"{name} is on {value.device}, u on {u.device}; move one with .to(...).")
+        if (value.is_complex() and "complex" not in kind) or dtype_name(value.dtype) == "bool":
+            raise ParameterError(f"{name} has dtype {value.dtype}; this mode and system need {kind}.")
+        return value.to(getattr(namespace(u), kind))
+    if is_tensor(value):
+        raise ParameterError(f"{name} is a torch tensor, but u is not; give {name}.numpy(), or u as a tensor.")
     array = np.asarray(value)
-    if array.dtype.kind not in "fciu" or (array.dtype.kind == "c" and kind.kind != "c"):
+    if array.dtype.kind not in "fciu" or (array.dtype.kind == "c" and "complex" not in kind):
         raise ParameterError(f"{name} has dtype {array.dtype}; this mode and system need {kind}.")
     return array.astype(kind, copy=False)
 

@@ -18,6 +18,11 @@ BUILT_IN: tuple[tuple[str, str], ...] = (
     ("scipy", "liquid_ssm.backends.scipy_backend:SciPyBackend"),
     ("numpy", "liquid_ssm.backends.numpy_backend:NumPyBackend"),
     ("numba-wide-state", "liquid_ssm.backends.numba_backend:float64_state"),
+    # NumPy arrays find theirs before these; torch tensors on a GPU, or of structures that numba lacks, do not.
+    ("triton", "liquid_ssm.backends.triton_backend:TritonBackend"),
+    ("torch", "liquid_ssm.backends.torch_backend:TorchBackend"),
+    ("torch-split-real", "liquid_ssm.backends.torch_backend:split_real"),
+    ("keops", "liquid_ssm.backends.keops_backend:KeOpsBackend"),
 )
 
 

@@ -150,7 +150,7 @@ class _System:
             moved = {name: tensor.to(device) for name, tensor in self._arrays().items()} if device else self._arrays()
         else:
             # Copies: torch has no read-only tensors.
-            moved = {name: torch.tensor(array, device=device) for name, array in self._arrays().items()}
+            moved = {name: torch.as_tensor(array.copy(), device=device) for name, array in self._arrays().items()}
         return type(self)(**moved, conjugate_pairs=self.conjugate_pairs)
 
     def to_numpy(self) -> Self:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
+
+# Without a GPU the Triton kernels run in Triton's interpreter, which must be chosen before triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # No profile has a deadline: the machines share their cores, so a slow example says nothing.
 settings.register_profile("dev", deadline=None, max_examples=50)

@@ -84,12 +84,6 @@ def test_bad_options_are_refused_with_the_nearest_names(options, words):
         ls.apply(SYSTEM, U, **options)
 
 
-def test_torch_like_objects_are_not_converted_silently():
-    tensor = type("Tensor", (), {"__module__": "torch"})()
-    with pytest.raises(ls.DTypeError, match="numpy"):
-        ls.apply(SYSTEM, tensor, mode="s4")
-
-
 def test_a_named_backend_never_falls_back():
     system = random_system("dplr")
     with pytest.raises(ls.BackendRejected, match="needs diagonal for scan, got dplr") as caught:

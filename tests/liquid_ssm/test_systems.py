@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import liquid_ssm as ls
 from liquid_ssm.errors import DTypeError, ParameterError, ShapeError
 from liquid_ssm.systems import DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem
+from liquid_ssm.testing.strategies import random_system
 
 H, M, R = 2, 3, 2
 CLASSES: dict[str, Any] = {"diagonal": DiagonalSystem, "dplr": DPLRSystem, "dense": DenseSystem, "mimo": MIMOSystem}
@@ -136,3 +139,65 @@ def test_dtypes_must_be_floating(structure: str, name: str, dtype: Any) -> None:
 def test_a_dense_system_has_no_conjugate_pairs() -> None:
     with pytest.raises(ParameterError, match="conjugate_pairs=False"):
         DenseSystem(**parameters("dense"), conjugate_pairs=True)
+
+
+TENSORS = [random_system(structure) for structure in ("diagonal", "dplr", "dense", "mimo")]
+
+
+@pytest.mark.parametrize("system", TENSORS, ids=lambda s: s.structure)
+def test_a_system_of_tensors_is_the_same_system(system):
+    moved = system.to_torch()
+    assert moved.is_torch
+    assert not system.is_torch
+    assert (moved.n_channels, moved.n_modes, moved.weight, moved.is_complex) == (
+        system.n_channels,
+        system.n_modes,
+        system.weight,
+        system.is_complex,
+    )
+    assert moved.dtype == torch.float64
+    back = moved.astype("float32").astype(torch.float64).to_numpy()
+    for name, array in system.astype("float32").astype("float64").parameters.items():
+        assert (back.parameters[name] == array).all()
+    powered, expected = moved.with_input_power(3).to_numpy().B_bar, system.with_input_power(3).B_bar
+    # Two products on either side, each within √5 u; torch and NumPy contract them in different ways.
+    assert (np.abs(powered - expected) <= 4 * 5**0.5 * 2.0**-53 * (1 + 2.0**-50) * np.abs(expected)).all()
+    if system.structure != "mimo":
+        taken = moved.take([1, 0]).to_numpy()
+        for name, array in system.take([1, 0]).parameters.items():
+            assert (taken.parameters[name] == array).all()
+
+
+def test_gradients_flow_to_the_tensors_of_a_system():
+    a = torch.rand(2, 3, dtype=torch.complex64, requires_grad=True)
+    system = ls.DiagonalSystem(a, a, a)
+    assert system.A_bar is a
+    system.astype(torch.float64).with_input_power(2).B_bar.abs().sum().backward()
+    assert a.grad is not None
+
+
+def test_tensors_keep_their_common_precision():
+    system = ls.DiagonalSystem(
+        torch.ones(1, 1, dtype=torch.complex64), torch.ones(1, 1, dtype=torch.float64), torch.ones(1, 1)
+    )
+    assert [t.dtype for t in system.parameters.values()] == [torch.complex128, torch.float64, torch.float64]
+
+
+def test_tensors_and_arrays_are_not_mixed():
+    with pytest.raises(ls.ParameterError, match="A_bar of this system are torch tensors and B_bar, C are NumPy arrays"):
+        ls.DiagonalSystem(torch.ones(1, 1), np.ones((1, 1)), np.ones((1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "error", "words"),
+    [
+        (torch.ones(1, 1, dtype=torch.int64), ls.DTypeError, "int64; allowed: complex64"),
+        (torch.ones(1, 1, dtype=torch.bfloat16), ls.DTypeError, "bfloat16; allowed"),
+        (torch.ones(1), ls.ShapeError, "dimension"),
+        (torch.ones(1, 2), ls.ShapeError, "asks for"),
+        (torch.ones(1, 1, device="meta"), ls.ParameterError, "C on meta.* move them to one"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_refused(parameter, error, words):
+    with pytest.raises(error, match=words):
+        ls.DiagonalSystem(torch.ones(1, 1), torch.ones(1, 1), parameter)
