@@ -21,7 +21,10 @@ NOT_A_NUMBER = 1
 _MEASURED = "What is measured"
 _OUTPUT = "Output"
 
-GRID_HELP = "quick (about a minute), targets (some minutes) or full (up to half an hour)."
+GRID_HELP = (
+    "quick (about a minute), targets (some minutes), full (up to half an hour), or operators: the differentiable torch "
+    "operators next to eager torch, KeOps and torch's own scan (some minutes)."
+)
 
 
 def bench(

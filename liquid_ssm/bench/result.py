@@ -39,6 +39,7 @@ class Result:
         accuracy: errors in units of their bounds, per backend, mode and dtype.
         steps, peaks, start_up, targets: of the grids `targets` and `full`; `steps` of `quick` too.
         notes: what a reader should know, one sentence each.
+        operators: times of the differentiable torch operators, of the grid `operators`.
     """
 
     settings: Mapping[str, Any]
@@ -53,11 +54,12 @@ class Result:
     start_up: StartUp | None = None
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    operators: tuple[Row, ...] = ()
 
     @property
     def errors(self) -> tuple[str, ...]:
         """What was computed and is wrong: a line for each row with NaN."""
-        rows: list[Row | Latency] = [*self.rows, *self.kernels, *self.steps]
+        rows: list[Row | Latency] = [*self.rows, *self.kernels, *self.operators, *self.steps]
         found = [row for row in rows if row.reason.startswith(ERROR)]
         return tuple(f"{row.subject}, {row.mode}, {row.shape.label}: {row.reason}" for row in found)
 
@@ -94,6 +96,7 @@ class Result:
             None if start is None else StartUp(**{**start, "loaded": tuple(start["loaded"])}),
             tuple(Target(**item) for item in found["targets"]),
             tuple(found["notes"]),
+            tuple(_read(Row, item) for item in found.get("operators", ())),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,7 @@ from .kernels import CAUCHY, VANDERMONDE, kernel_row, plain_row
 from .latency import Latency, loop_latency, step_latency
 from .limits import COMPILED, Limits, measure_limits
 from .memory import KERNEL, Peak, peak
+from .operators import OPERATORS, Operator, operator_rows
 from .result import ERROR, Result
 from .rivals import CONVOLUTIONS, QUICK_OTHERS, SLOW, Rival, available_cores
 from .rows import Row, backend_row, timed_row, together
@@ -31,7 +33,7 @@ from .work import BACKWARD, BOTH, FORWARD
 Progress = Callable[[int, int, str], None]
 
 # Seconds that one call may take before its row is given up, and a call of the compiled backend.
-CALL_LIMIT = {"quick": 0.3, "targets": 1.0, "full": 0.5}
+CALL_LIMIT = {"quick": 0.3, "targets": 1.0, "full": 0.5, "operators": 3.0}
 COMPILED_CALL_LIMIT = 10.0
 
 
@@ -48,7 +50,8 @@ def bench(
     """Measure this machine's limits, and backends and what one would pick instead next to them.
 
     Args:
-        grid: `quick`: three shapes, about a minute; `targets`: what the targets need; `full`: every shape as well.
+        grid: `quick`: three shapes, about a minute; `targets`: what the targets need; `full`: every shape as well;
+            `operators`: the differentiable torch operators instead, next to eager torch, KeOps and torch's own scan.
         backends: names; None for all that are known.
         modes: names; None for all.
         dtype: `float32` or `float64`.
@@ -109,6 +112,7 @@ class _Run:
         self.end = None if budget is None else monotonic() + budget
         self.rows: list[Row] = []
         self.kernels: list[Row] = []
+        self.operators: list[Row] = []
         self.accuracy: list[Accuracy] = []
         self.steps: list[Latency] = []
         self.peaks: list[Peak] = []
@@ -152,6 +156,12 @@ class _Run:
         it takes long.
         """
         yield "limits of the machine", self._limits
+        if self.grid == "operators":
+            for shape in shapes_of(self.grid):
+                for operator in OPERATORS:
+                    yield f"{operator.name}, {shape.label}", lambda o=operator, s=shape: self._operator(o, s)  # type: ignore[misc]
+            yield "limits of the machine", self._limits
+            return
         yield "accuracy", self._accuracy
         compiled = [name for name in self.names if name == COMPILED]
         others = [name for name in self.names if name != COMPILED]
@@ -327,6 +337,14 @@ class _Run:
             row = replace(row, seconds=None, reason=f"{ERROR}{error}")
         self.rows.append(row)
 
+    def _operator(self, operator: Operator, shape: Shape) -> None:
+        if find_spec("torch") is None:
+            self.notes.append("operators are those of torch, which is not installed: pip install 'liquid-ssm[torch]'.")
+        elif self._spent():
+            self.notes.append(f"{operator.name} at {shape.label}: {self._no_budget}.")
+        else:
+            self.operators += operator_rows(operator, self._subject(shape), CALL_LIMIT[self.grid])
+
     def _kernels(self) -> None:
         for structure, shape in (("diagonal", VANDERMONDE), ("dplr", CAUCHY)):
             for name, backend in self.backends.items():
@@ -395,7 +413,7 @@ class _Run:
         rows = tuple(complete(row) for row in self.rows)
         kernels = tuple(row.against(limits) for row in self.kernels)
         targets: tuple[Target, ...] = ()
-        if self.grid != "quick":
+        if self.grid in ("targets", "full"):
             targets = evaluate(
                 Measured(rows, kernels, self.peaks, self.steps, self.start_up, limits.reason, self.dtype)
             )
@@ -407,10 +425,9 @@ class _Run:
             "threads": self.threads,
             "budget": self.budget,
         }
-        versions = {name: package_version(name) for name in ("numba", "llvmlite", "torch")}
         return Result(
             settings,
-            {**environment(), **versions},
+            {**environment(), "llvmlite": package_version("llvmlite")},
             limits,
             tuple(self.limits),
             rows,
@@ -420,5 +437,6 @@ class _Run:
             tuple(self.peaks),
             self.start_up,
             targets,
-            tuple(self.notes),
+            tuple(dict.fromkeys(self.notes)),
+            tuple(row.against(limits) for row in self.operators),
         )

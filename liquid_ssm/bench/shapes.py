@@ -59,11 +59,11 @@ ROWS = tuple(
 QUICK = (Shape(1, 4, 64, 1024), Shape(4, 16, 8, 4096), WORK)
 TARGETS = (WORK, WORK_1, WORK_SMALL_STATE, WORK_SIXTEENTH)
 
-GRIDS = ("quick", "targets", "full")
+GRIDS = ("quick", "targets", "full", "operators")
 
 
 def grid(name: str) -> tuple[Shape, ...]:
-    """The shapes of a grid, `quick`, `targets` or `full`, each once.
+    """The shapes of a grid, `quick`, `targets`, `full` or `operators`, each once.
 
     `full` has L from 2^10 to 2^20, N from 4 to 256 and batch·channels from 1 to 4096, one varied at a time, after
     the shapes of the targets.
@@ -78,5 +78,6 @@ def grid(name: str) -> tuple[Shape, ...]:
         # The targets on linearity need the sweeps too, for the compiled backend alone: see `plan`.
         "targets": TARGETS,
         "full": (*TARGETS, *LENGTHS, *STATES, *ROWS),
+        "operators": (WORK_SIXTEENTH, WORK),
     }[name]
     return tuple(dict.fromkeys(shapes))

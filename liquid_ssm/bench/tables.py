@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .latency import Latency
+from .limits import COMPILED
 from .memory import Peak
 from .result import Result
 from .rows import Row
@@ -93,6 +94,35 @@ def time_table(title: str, rows: Sequence[Row]) -> Table:
     return Table(title, columns, cells)
 
 
+def operator_table(title: str, rows: Sequence[Row]) -> Table:
+    """Rows of operators with a time, next to the compiled one's."""
+    compiled = {
+        (row.mode, row.direction, row.shape): row.seconds.median
+        for row in rows
+        if row.subject == COMPILED and row.seconds is not None
+    }
+    cells = []
+    for row in rows:
+        if row.seconds is None:
+            continue
+        reference = compiled.get((row.mode, row.direction, row.shape))
+        ratio = None if reference is None else row.seconds.median / reference
+        name = f"{row.subject} (liquid_ssm::{row.mode.partition(',')[0]})" if row.subject == COMPILED else row.subject
+        cells.append(
+            (
+                name,
+                row.mode,
+                row.direction,
+                seconds_text(row.seconds.median),
+                spread_text(row.seconds),
+                _percent(row.limit_fraction),
+                _number(ratio, ".3g"),
+            )
+        )
+    columns = ("subject", "mode", "direction", "time", "spread", "of limit", f"/{COMPILED}")
+    return Table(title, columns, tuple(cells))
+
+
 def target_table(targets: Iterable[Target]) -> Table:
     """Every target, the figure reached, and whether that is enough."""
     rows = []
@@ -133,6 +163,9 @@ def tables(result: Result, *, directions: Sequence[str] = (FORWARD, BOTH)) -> li
         rows.sort(key=lambda row: (order[row.direction], row.mode, row.seconds.median if row.seconds else 0))
         found.append(time_table(f"{shape.label}, {rows[0].dtype if rows else ''}", rows))
     found.append(time_table("Kernels alone", result.kernels))
+    for shape in dict.fromkeys(row.shape for row in result.operators):
+        rows = [row for row in result.operators if row.shape == shape]
+        found.append(operator_table(f"Torch operators, {shape.label}, {rows[0].dtype}", rows))
     found += [step_table(result.steps), peak_table(result.peaks)]
     return [table for table in found if table.rows]
 
@@ -164,8 +197,8 @@ def left_out(result: Result) -> list[str]:
     """Why rows were not measured, one line for each reason and subject."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     entries: list[tuple[str, str, str]] = []
-    for row in (*result.rows, *result.kernels):
-        if row.direction != BOTH:
+    for row in (*result.rows, *result.kernels, *result.operators):
+        if row.direction != BOTH or row in result.operators:
             entries.append((row.subject, row.reason, f"{row.mode} {row.direction} at {row.shape.label}"))
     entries += [(step.subject, step.reason, f"step {step.mode} {step.called}") for step in result.steps]
     entries += [(p.subject, p.reason, f"memory of {p.computed}, {p.mode} at {p.shape.label}") for p in result.peaks]
@@ -208,6 +241,7 @@ def markdown(result: Result, level: int = 3) -> str:
     for title, table in (
         ("Times", _all_times(result)),
         ("Kernels alone", time_table("", result.kernels)),
+        ("Torch operators", _all_operators(result)),
         ("One step", step_table(result.steps)),
         ("Peak memory", peak_table(result.peaks)),
         ("Accuracy", _accuracy(result)),
@@ -228,6 +262,13 @@ def _all_times(result: Result) -> Table:
         columns = one.columns
         grid += [(shape.label, *cells) for cells in one.rows]
     return Table("", ("shape", *columns), tuple(grid))
+
+
+def _all_operators(result: Result) -> Table:
+    table = operator_table("", result.operators)
+    shapes = [row.shape.label for row in result.operators if row.seconds is not None]
+    rows = tuple((shape, *cells) for shape, cells in zip(shapes, table.rows, strict=True))
+    return Table("", ("shape", *table.columns), rows)
 
 
 def _accuracy(result: Result) -> Table:

@@ -32,5 +32,7 @@ def test_sizes():
 
 
 def test_an_unknown_grid_names_those_that_exist():
-    with pytest.raises(ParameterError, match=r"unknown grid 'ful'; allowed: quick, targets, full. Did you mean 'full'"):
+    with pytest.raises(
+        ParameterError, match=r"unknown grid 'ful'; allowed: quick, targets, full, operators. Did you mean 'full'"
+    ):
         grid("ful")
