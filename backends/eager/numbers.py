@@ -7,6 +7,7 @@ compilers and export formats without complex numbers need.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ class Split:
     def __add__(self, other: Number) -> Split:
         if isinstance(other, Split):
             return Split(self.re + other.re, self.im + other.im)
-        return Split(*torch.broadcast_tensors(self.re + other, self.im))
+        re = self.re + other
+        return Split(re, self.im.expand(re.shape))
 
     __radd__ = __add__
 
@@ -46,7 +48,7 @@ class Split:
         return Split(-self.re, -self.im)
 
     def __sub__(self, other: Number) -> Split:
-        return self + (-other)
+        return self.__add__(-other)
 
     def __mul__(self, other: Number) -> Split:
         if isinstance(other, Split):
@@ -71,7 +73,8 @@ def each_part(z: Number, function: Callable[[torch.Tensor], torch.Tensor]) -> Nu
 
 def conj(z: Number) -> Number:
     """The complex conjugate; real tensors are their own."""
-    return Split(z.re, -z.im) if isinstance(z, Split) else z.conj()
+    # torch's lazy conjugate would be formed again by every operation that reads it, in loops once per step
+    return Split(z.re, -z.im) if isinstance(z, Split) else torch.conj_physical(z)
 
 
 def is_complex(z: Number) -> bool:
@@ -94,7 +97,7 @@ def join(z: Number) -> torch.Tensor:
 
 
 def cat(parts: Sequence[Number], dim: int) -> Number:
-    """`torch.cat`."""
+    """`torch.cat`; real numbers beside complex ones become complex."""
     return _together(torch.cat, parts, dim)
 
 
@@ -103,7 +106,54 @@ def stack(parts: Sequence[Number], dim: int) -> Number:
     return _together(torch.stack, parts, dim)
 
 
+def unbind(z: Number) -> list[Number]:
+    """The entries along the first axis."""
+    if isinstance(z, Split):
+        return [Split(re, im) for re, im in zip(z.re.unbind(0), z.im.unbind(0), strict=True)]
+    return list(z.unbind(0))
+
+
+def size(z: Number) -> int:
+    """How many numbers there are."""
+    return prod(z.shape)
+
+
 def _together(function: Callable[..., torch.Tensor], parts: Sequence[Number], dim: int) -> Number:
-    if isinstance(parts[0], Split):
-        return Split(function([z.re for z in parts], dim), function([z.im for z in parts], dim))
-    return function(list(parts), dim)
+    if not any(isinstance(z, Split) for z in parts):
+        return function(list(parts), dim)
+    return Split(function([z.real for z in parts], dim), function([imag(z) for z in parts], dim))
+
+
+def in_double(z: Number) -> Number:
+    """The number as float64 or as `Split` of two: for tables that are rounded once, at the end.
+
+    A device without float64 (mps) has them on the CPU.
+    """
+
+    def widened(part: torch.Tensor) -> torch.Tensor:
+        return (part.cpu() if part.device.type == "mps" else part).to(torch.float64)
+
+    return each_part(z if isinstance(z, Split) else split(z), widened)
+
+
+def rounded_like(value: Number, like: Number) -> Number:
+    """A number from `in_double`, rounded once to the dtype, device and kind of `like`; its real part for a real one."""
+    if not is_complex(like):
+        return value.real.to(like)
+    if isinstance(like, Split):
+        return Split(value.real.to(like.re), imag(value).to(like.im))
+    return torch.complex(value.real, imag(value)).to(like)
+
+
+def times(a: Number, b: Number) -> Number:
+    """a·b for numbers of any two kinds: `*` between a tensor and a `Split` is more than torch.compile understands."""
+    if isinstance(a, Split):
+        return a.__mul__(b)
+    return b.__mul__(a) if isinstance(b, Split) else a * b
+
+
+def plus(a: Number, b: Number) -> Number:
+    """a + b for numbers of any two kinds; see `times`."""
+    if isinstance(a, Split):
+        return a.__add__(b)
+    return b.__add__(a) if isinstance(b, Split) else a + b
