@@ -43,7 +43,7 @@ default_role = "code"
 
 # Names of other projects, without a network to fetch their inventories; bare names, which annotations that are only
 # imported for the type checker leave unresolved.
-_OTHERS = "flint|hypothesis|llvmlite|mpmath|numba|numpy|np|npt|scipy|typer|collections|os|pathlib|typing|weakref"
+_OTHERS = "flint|hypothesis|llvmlite|mpmath|numba|numpy|np|npt|scipy|torch|typer|collections|os|pathlib|typing|weakref"
 nitpick_ignore_regex = [(r"py:.*", rf"\w+|({_OTHERS})\..*")]
 
 GENERATED = Path(__file__).parent / "_generated"
