@@ -29,10 +29,11 @@ def lower_bounds(extra: str) -> list[str]:
     project = nox.project.load_toml(PYPROJECT)["project"]
     pins = []
     for requirement in [*project["dependencies"], *project["optional-dependencies"][extra]]:
-        match = re.fullmatch(r"([\w.-]+)\s*>=\s*([\w.]+)", requirement)
+        match = re.fullmatch(r"([\w.-]+)\s*>=\s*([\w.]+)(\s*;.*)?", requirement)
         if match is None:
             raise ValueError(f"{requirement!r} in pyproject.toml has no plain lower bound; write it as name>=version")
-        pins.append("{}=={}".format(*match.groups()))
+        name, least, marker = match.groups("")
+        pins.append(f"{name}=={least}{marker}")
     return pins
 
 
@@ -40,7 +41,7 @@ def lower_bounds(extra: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """The test suite; arguments after `--` go to pytest."""
     install_wheel(session, extras="[test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "loadgroup"]))
 
 
 @nox.session
@@ -96,7 +97,7 @@ def proofs(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """The worked examples of the docs and the benchmark's tests, those that need torch and matplotlib included."""
-    install_wheel(session, "torch", extras="[test,bench]")
+    install_wheel(session, extras="[test,bench]")
     session.run("pytest", str(ROOT / "tests" / "test_examples.py"), str(ROOT / "tests" / "liquid_ssm" / "bench"))
 
 
@@ -113,8 +114,8 @@ def nightly(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, about half an hour; `nox -s bench -- FOLDER [SECONDS]` says where their JSON and plots go."""
-    # torch is what they are compared with; the part on tightness draws its systems with liquid_ssm.testing.
-    install_wheel(session, "torch", extras="[test,bench,numba]")
+    # The part on tightness draws its systems with liquid_ssm.testing.
+    install_wheel(session, extras="[test,bench,numba]")
     folder, *rest = session.posargs or [session.create_tmp()]
     session.run("python", str(ROOT / "benchmarks" / "run.py"), folder, *rest)
     session.log(f"results: {folder}")

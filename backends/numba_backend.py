@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 
+from liquid_ssm.arrays import is_tensor
 from liquid_ssm.backend import (
     Arithmetic,
     Backend,
@@ -25,8 +26,10 @@ from liquid_ssm.systems import DiagonalSystem, DPLRSystem, System
 
 from ._arguments import at_least, fitting, optional, shaped, signal
 from ._correlations import checked
+from .operators.implementations import register
 
 Array = npt.NDArray[Any]
+Tensor = Any  # torch.Tensor
 
 _STRUCTURES = ("diagonal", "dplr")
 _Kind = Literal["linear", "liquid"]
@@ -38,13 +41,21 @@ def _module(name: str) -> Any:
     return import_module(f".compiled.{name}", __package__)
 
 
+def _on_tensors() -> Any:
+    """The methods for tensors, whose module imports torch and with it is there for whoever has a tensor."""
+    from .operators import methods
+
+    return methods
+
+
 @final
 class NumbaBackend(Backend):
     """Every primitive on diagonal and diagonal-plus-low-rank systems, with its vector-Jacobian product.
 
     A system is cast to u's precision first.  A state is complex exactly if a parameter of the system is.  Inputs are
     never written to and results never share memory with them.  The first call with a dtype compiles (some seconds,
-    kept on disk for later processes).
+    kept on disk for later processes).  Tensors on the CPU are computed with where they are, by the operators of
+    `operators`: with gradients, and under torch.compile.  The vector-Jacobian products take NumPy arrays.
 
     Args:
         threads: at most so many; by default what Numba is set to (`NUMBA_NUM_THREADS`), at most the cores that this
@@ -73,6 +84,7 @@ class NumbaBackend(Backend):
             "correlate": (),
         },
         fused={"add_correlations": (), "joint_scan": ("diagonal",)},
+        arrays=("numpy", "torch"),
         gradients=True,
     )
     linear_method = "recurrence"
@@ -95,6 +107,11 @@ class NumbaBackend(Backend):
         self.state_dtype = state_dtype
         if state_dtype is not None:
             self.__dict__["arithmetic"] = replace(self.arithmetic, state_dtype=state_dtype)
+        # What operators are told of the options; equal backends have equal names, so that no program is traced twice.
+        self._operators = "numba" if state_dtype is None else "numba-wide-state"
+        if threads is not None:
+            self._operators = f"numba(threads={threads}, state_dtype={state_dtype})"
+            register(self._operators, self, on_numpy=True)
 
     @property
     def threads(self) -> int:
@@ -105,12 +122,13 @@ class NumbaBackend(Backend):
         """How a problem of this shape is rounded.
 
         float32 states may be kept divided by B̄, the linear recurrence takes chunks at once where that is faster, and a
-        scan of few rows and many steps runs in pieces; gradients never do.
+        scan of few rows and many steps runs in pieces; gradients never do.  `kb` of tensors is no joint recurrence.
         """
+        usual = self.arithmetic if problem.arrays == "numpy" else replace(self.arithmetic, joint_adjacent=False)
         if problem.structure != "diagonal" or problem.gradient or problem.length <= 1:
-            return self.arithmetic
+            return usual
         scaled = problem.dtype == "float32" and self.state_dtype is None
-        usual = replace(self.arithmetic, scaled_states=scaled)
+        usual = replace(usual, scaled_states=scaled)
         linear = problem.spec.mode in ("s4", "kb", "pb")
         chunk = self._chunk(problem) if linear else None
         if chunk is not None:
@@ -130,6 +148,8 @@ class NumbaBackend(Backend):
         """
         self._require(system, "kernel")
         length, power = at_least("length", length, 0), at_least("power", power, 1)
+        if system.is_torch:
+            return _on_tensors().kernel(self._operators, system, length, power)  # type: ignore[no-any-return]
         if isinstance(system, DPLRSystem):
             from .compiled.cauchy import dplr_kernel
 
@@ -163,6 +183,8 @@ class NumbaBackend(Backend):
 
     def convolve(self, kernel: Array, u: Array) -> Array:
         """y_k = Σ_{i<=k} K_i u_{k-i}, (batch, H, L), as the direct sum: min(K, L) multiply-adds per step."""
+        if type(u) is not np.ndarray and is_tensor(u):
+            return _on_tensors().convolve(self._operators, kernel, u)  # type: ignore[no-any-return]
         from .compiled.convolution import causal_convolution
 
         return causal_convolution(_kernel(kernel, u), u, self.threads)
@@ -182,6 +204,9 @@ class NumbaBackend(Backend):
 
         Memory: y, and some hundred kilobytes per thread.
         """
+        if type(u) is not np.ndarray and is_tensor(u):
+            self._require_tensors(system, "scan")
+            return _on_tensors().scan(self._operators, system, u, state, liquid=liquid, state_dtype=self.state_dtype)  # type: ignore[no-any-return]
         system, state = self._recurrence(system, u, state, "scan", ())
         if isinstance(system, DPLRSystem):
             from .compiled.lowrank import lowrank_run
@@ -257,6 +282,10 @@ class NumbaBackend(Backend):
 
         With `window` there are no states: the second result is None.
         """
+        if type(u) is not np.ndarray and is_tensor(u):
+            self._require_tensors(system, "cascade")
+            options = {"order": order, "kind": kind, "window": window, "state_dtype": self.state_dtype}
+            return _on_tensors().cascade(self._operators, system, u, state, **options)  # type: ignore[no-any-return]
         system, state = self._cascade(system, u, state, order, kind, window)
         assert isinstance(system, DiagonalSystem | DPLRSystem)
         if window is not None:
@@ -327,6 +356,9 @@ class NumbaBackend(Backend):
         previous: Array | None = None,
     ) -> tuple[Array, Array | None]:
         """Products of adjacent inputs, their sums, or elementary symmetric polynomials, by order; see `Backend`."""
+        if type(u) is not np.ndarray and is_tensor(u):
+            options = {"order": order, "kind": kind, "window": window, "sums": sums, "previous": previous}
+            return _on_tensors().correlate(self._operators, u, **options)  # type: ignore[no-any-return]
         from .compiled import correlations
 
         sums, _ = checked(u, order, kind, window, sums, previous)
@@ -373,7 +405,10 @@ class NumbaBackend(Backend):
         sums: Array | None = None,
         previous: Array | None = None,
     ) -> Array | None:
-        """y ← y + Σ_p responses_p · term_p in place and in one pass; the final sums.  See `Backend`."""
+        """y ← y + Σ_p responses_p · term_p in place and in one pass; the final sums.  See `Backend`.
+
+        For arrays; tensors, through which gradients flow, are not written to: `added_correlations`.
+        """
         from .compiled.added_correlations import add_correlations
 
         sums, _ = checked(u, order, kind, None, sums, previous)
@@ -388,8 +423,27 @@ class NumbaBackend(Backend):
             y, u, responses, order=order, elementary=elementary, sums=sums, previous=previous, threads=self.threads
         )
 
+    def added_correlations(
+        self,
+        y: Tensor,
+        u: Tensor,
+        responses: Tensor,
+        *,
+        order: int,
+        kind: CorrelationKind,
+        sums: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`add_correlations` for tensors: y + Σ_p responses_p · term_p and the final sums, with gradients."""
+        options = {"order": order, "kind": kind, "sums": sums, "previous": previous}
+        found: tuple[Tensor, Tensor] = _on_tensors().added_correlations(self._operators, y, u, responses, **options)
+        return found
+
     def joint_scan(self, system: System, u: Array, *, order: int) -> Array:
-        """`kb` over adjacent index tuples from rest, all orders as one recurrence: y (batch, H, L).  See `Backend`."""
+        """`kb` over adjacent index tuples from rest, all orders as one recurrence: y (batch, H, L).  See `Backend`.
+
+        For arrays: it has no gradient, and `correlate` and `scan` compute the same of tensors.
+        """
         from .compiled.joint import joint_scan
 
         system, _ = self._recurrence(system, u, None, "joint_scan", ())
@@ -445,6 +499,14 @@ class NumbaBackend(Backend):
         allowed = self.capabilities.primitives[what]
         if system.structure not in allowed:
             raise self._rejected(what, allowed, system)
+
+    def _require_tensors(self, system: System, what: str) -> None:
+        self._require(system, what)
+        if not system.is_torch:
+            raise ParameterError(
+                "u is a torch tensor and the system has NumPy arrays; give both as one or the other, for instance "
+                "system.to_torch()."
+            )
 
     def _rejected(self, what: str, allowed: tuple[str, ...], system: System) -> BackendRejected:
         reason = Rejection(self.name, "structure", f"{' or '.join(allowed)} for {what}", system.structure)

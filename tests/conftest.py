@@ -22,8 +22,26 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
+# With `pytest -n` each process has its share of the cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
 def pytest_configure(config):
     config.mutant_report = pytest.StashKey()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["mutants"] = session.config.stash.get(session.config.mutant_report, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    lines = node.config.stash.setdefault(node.config.mutant_report, [])
+    lines.extend(getattr(node, "workeroutput", {}).get("mutants", []))
 
 
 def pytest_terminal_summary(terminalreporter, config):

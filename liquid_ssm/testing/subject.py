@@ -104,7 +104,8 @@ class Subject:
         return arithmetic.scan == "sequential" and all(b.is_componentwise for b in bounds)
 
     def _problem(self, example: Example, **needs: bool) -> Problem:
-        return problem_of(example.system, example.u, example.spec, **needs)
+        problem = problem_of(example.system, example.u, example.spec, **needs)
+        return replace(problem, arrays="torch") if self.tensors else problem
 
     def _bound(self, example: Example, models: Sequence[RoundingModel]) -> Bound:
         found = reference(
@@ -120,7 +121,8 @@ def _tensors(value: Any) -> Any:
     """The same with torch tensors, which own their memory, for NumPy arrays."""
     import torch
 
-    return _mapped(value, lambda v: torch.tensor(v) if isinstance(v, np.ndarray) else v)
+    # torch has no negative strides; all other layouts stay.
+    return _mapped(value, lambda v: torch.from_numpy(v.copy(order="K")) if isinstance(v, np.ndarray) else v)
 
 
 def _arrays(value: Any) -> Any:

@@ -143,7 +143,8 @@ def test_every_mode_compiles_as_one_graph(options, backend):
         return y.square().sum()
 
     def gradients(function):
-        leaves = [t.clone().requires_grad_() for t in (U, *parameters)]
+        # Few steps: the compiler unrolls the loops of eager backends.
+        leaves = [t.clone().requires_grad_() for t in (U[..., :5], *parameters)]
         value = function(*leaves)
         return value.detach(), torch.autograd.grad(value, leaves)
 

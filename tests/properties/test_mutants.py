@@ -14,6 +14,9 @@ from liquid_ssm.testing.strategies import FORMS
 from liquid_ssm.testing.subject import PropertyViolation, Subject
 from liquid_ssm.testing.suite import checks, run
 
+# One process counts them all.
+pytestmark = pytest.mark.xdist_group("mutants")
+
 EXAMPLES = 25
 TOO_WIDE = 1000.0
 
