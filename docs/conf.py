@@ -70,6 +70,7 @@ def write_backend_table(folder: Path) -> None:
             if "yes" in marks:
                 rows.append([f"`{primitive}`, {structure}", *marks])
     rows.append(["dtypes", *(", ".join(made.capabilities.dtypes) for _, made in backends)])
+    rows.append(["arrays", *(", ".join(made.capabilities.arrays) for _, made in backends)])
     rows.append(["devices", *(", ".join(made.capabilities.devices) for _, made in backends)])
     rows.append(["gradients", *("yes" if made.capabilities.gradients else "–" for _, made in backends)])
     rows.append(["linear term by", *(made.linear_method for _, made in backends)])

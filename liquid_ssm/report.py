@@ -9,7 +9,7 @@ import json
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from os import PathLike
@@ -349,6 +349,12 @@ def _sections(report: Report, width: int | None) -> Iterator[_Section]:
     columns = tuple(column for column in _ROUNDING if column.since in shown)
     for dtype in dict.fromkeys(row.dtype for row in report.rounding):
         rows = tuple(row for row in report.rounding if row.dtype == dtype)
+        if width is not None:
+            # Who computed nothing at all is named below with the reason.
+            computing = {row.backend for row in rows if row.status != "rejected"}
+            rows = tuple(row for row in rows if row.backend in computing)
+        if not rows:
+            continue
         yield _Section(f"Rounding, {dtype}: each backend against the exact value of the same mode", columns, rows)
     if report.truncation:
         mode = _Column("mode", _text("mode"), left=True)
@@ -371,15 +377,26 @@ def _remarks(report: Report, width: int | None) -> list[str]:
         lines.append(f"columns 2-norm and radius need {FULL_WIDTH} columns; --json and --html have everything")
     covered = Counter(row.coverage for row in report.rounding if row.coverage)
     lines += [f"covered in {n} row{'s' if n > 1 else ''}: {coverage}" for coverage, n in covered.items()]
-    refused: dict[tuple[str, str], dict[str, None]] = {}
+    refused: dict[tuple[str, str], list[RoundingRow]] = {}
     for row in report.rounding:
         if row.status == "rejected":
-            refused.setdefault((row.backend, row.reason), {})[row.mode] = None
+            refused.setdefault((row.backend, row.reason), []).append(row)
         elif row.status != "pass":
             at = f", largest at step {row.worst_step}" if row.worst_step >= 0 else ""
             lines.append(f"{row.status}: {row.label}{at}: {row.reason or 'no reason given'}")
-    lines += [f"rejected: {backend}, {'; '.join(modes)}: {reason}" for (backend, reason), modes in refused.items()]
+    lines += [f"rejected: {backend}, {_whose(report, rows)}: {reason}" for (backend, reason), rows in refused.items()]
     return [*lines, *report.notes]
+
+
+def _whose(report: Report, rejected: Sequence[RoundingRow]) -> str:
+    """Which modes these rows are about, in as few words as possible."""
+    modes = dict.fromkeys(row.mode for row in rejected)
+    dtypes = {row.dtype for row in rejected}
+    alike = [row for row in report.rounding if row.backend == rejected[0].backend and row.dtype in dtypes]
+    if len(modes) == 1 or len(rejected) < len(alike):
+        return "; ".join(modes)
+    everywhere = dtypes == {row.dtype for row in report.rounding}
+    return "every mode" if everywhere else f"every mode in {' and '.join(sorted(dtypes))}"
 
 
 def _wrap(lines: list[str], width: int) -> list[str]:

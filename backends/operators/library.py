@@ -140,8 +140,8 @@ def differentiable_once(name: str, backward: Operator) -> None:
 
     def refuse(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
         raise NotImplementedError(
-            f"second derivatives of liquid_ssm::{name} are not implemented. Leave out create_graph=True where first ones "
-            "are enough, take differences of first gradients, or write a short recurrence in torch operations."
+            f"second derivatives of liquid_ssm::{name} are not implemented. Leave out create_graph=True where first "
+            "ones are enough, take differences of first gradients, or write a short recurrence in torch operations."
         )
 
     derivative(backward, lambda ctx, inputs, output: None, refuse)

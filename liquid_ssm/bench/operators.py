@@ -12,6 +12,7 @@ from ..errors import BackendUnavailable
 from ..problem import ModeSpec
 from ..registry import get_backend
 from .memory import kernel_system
+from .result import ERROR
 from .rows import ITEMSIZE, Row, timed_row
 from .subjects import Subject
 from .timing import TooSlow
@@ -149,9 +150,12 @@ def _measured(row: Row, call: Call, problem: _Tensors, limit: float) -> Row:
         return torch.autograd.grad(call().sum(), problem.leaves, allow_unused=True)
 
     try:
-        return timed_row(row, forward if row.direction == FORWARD else both, limit=limit, compiles=True)
+        found = timed_row(row, forward if row.direction == FORWARD else both, limit=limit, compiles=True)
     except TooSlow as slow:
         return replace(row, reason=f"not measured: {slow}")
+    if not bool(torch.isfinite(forward()).all()):
+        return replace(row, reason=f"{ERROR}the result holds NaN or infinite values; run `liquid-ssm verify`")
+    return found
 
 
 def _associative_scan(problem: _Tensors) -> Call:
