@@ -18,8 +18,7 @@ from liquid_ssm.backend import (
     Rejection,
 )
 from liquid_ssm.errors import BackendRejected, ParameterError, unknown_name
-from liquid_ssm.modes import commutes
-from liquid_ssm.problem import Problem
+from liquid_ssm.problem import Problem, commutes
 from liquid_ssm.systems import System
 
 from ._arguments import at_least

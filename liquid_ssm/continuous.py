@@ -131,7 +131,8 @@ class ContinuousSystem:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Real dtype of the parameters, float64."""
-        return self.dt.dtype
+        found: np.dtype[Any] = self.dt.dtype
+        return found
 
     def with_dt(self, dt: npt.ArrayLike) -> Self:
         """The same system with another step size, (H,) (`mimo` (M,)) or a single number [time]."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .backend import Gradients
-from .modes import Primitives, State, commutes, initial_state, input_power_response, order_first, require_finite_state
-from .problem import ModeSpec
+from .modes import Primitives, State, initial_state, input_power_response, order_first, require_finite_state
+from .problem import ModeSpec, commutes
 
 Array = Any
 

@@ -13,7 +13,7 @@ import numpy as np
 from .arrays import dtype_name, is_tensor, namespace
 from .errors import ParameterError, ShapeError
 from .finite import all_finite
-from .problem import ModeSpec, Problem
+from .problem import ModeSpec, Problem, commutes
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -75,10 +75,18 @@ def scalar_inputs_only(spec: ModeSpec) -> bool:
     return spec.mode in ("kb", "pb") and spec.order > 1
 
 
-def commutes(structure: str, spec: ModeSpec) -> bool:
-    """Whether `kb` is computed as `truncated`: with diagonal matrices the two are equal."""
-    unwindowed = spec.mode == "kb" and spec.correlations == "all" and spec.window is None
-    return unwindowed and structure == "diagonal" and spec.order > 1
+def require_mode(system: Any, spec: ModeSpec) -> None:
+    """Raise a `ParameterError` if the mode has no meaning for the structure of the system."""
+    if system.structure == "mimo" and scalar_inputs_only(spec):
+        raise ParameterError(
+            f"{spec.label} multiplies scalar inputs (Eq. 13 to 15); a mimo system has one state for all channels. "
+            "Use s4, liquid or truncated."
+        )
+    if system.structure == "integrator" and spec.mode != "liquid":
+        raise ParameterError(
+            f"{system.name} integrates the liquid system and has no Ā and B̄ for {spec.label}. "
+            "Use mode='liquid', or discretise with euler, bilinear or zoh."
+        )
 
 
 def run(

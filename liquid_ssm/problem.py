@@ -110,3 +110,9 @@ class Problem:
     gradient: bool = False
     state: bool = False
     arrays: str = "numpy"
+
+
+def commutes(structure: str, spec: ModeSpec) -> bool:
+    """Whether `kb` is computed as `truncated`: with diagonal matrices the two are equal."""
+    unwindowed = spec.mode == "kb" and spec.correlations == "all" and spec.window is None
+    return unwindowed and structure == "diagonal" and spec.order > 1

@@ -9,7 +9,8 @@ import torch
 from .arrays import dtype_name
 from .backend import Backend, Gradients
 from .errors import BackendRejected, DTypeError, ParameterError, ShapeError
-from .modes import State, initial_state, run
+from .instability import raise_not_finite
+from .modes import State, initial_state, require_mode, run
 from .problem import DTYPES, ModeSpec, Problem
 from .registry import default_backend, get_backend, rejection
 
@@ -139,8 +140,6 @@ def checked(system: Any, u: torch.Tensor) -> tuple[Any, torch.Tensor]:
 
 def problem_of_tensors(system: Any, u: torch.Tensor, spec: ModeSpec, *, gradient: bool, state: bool) -> Problem:
     """The `Problem` that these tensors pose."""
-    from .apply import require_mode
-
     require_mode(system, spec)
     # A compiler may not know the sizes of a batch and a signal; no backend's answer depends on them.
     batch, length = (1, 1) if torch.compiler.is_compiling() else (u.shape[0], u.shape[2])
@@ -246,8 +245,6 @@ def _require_finite(
 ) -> None:
     if all(bool(torch.isfinite(part).all()) for part in (y, *_parts(final))):
         return
-    from .apply import raise_not_finite
-
     arrays = (_each(value, lambda part: part.detach().cpu().resolve_conj().numpy()) for value in (u, y, final, state))
     given, found, last, start = arrays
     raise_not_finite(chosen, system.to_numpy(), given, spec, problem, found, last, start)

@@ -37,7 +37,7 @@ class Subject:
     def __init__(self, backend: Backend, bound_factor: float = 1.0, *, tensors: bool = False) -> None:
         self.plain = backend
         # The contract is that of calls with NumPy arrays.
-        self.backend = backend if tensors else CheckedBackend(backend)
+        self.backend: Any = backend if tensors else CheckedBackend(backend)
         self.bound_factor = bound_factor
         self.tensors = tensors
 

@@ -40,6 +40,10 @@ def test_backends_are_final(name):
 @pytest.mark.parametrize("name", backend_names())
 @pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb"])
 def test_every_mode_of_a_diagonal_system_is_offered(name, mode):
+    if name == "keops":  # kernels and no recurrence
+        problem = Problem(ModeSpec(mode, 2, "adjacent"), "diagonal", 1, 2, 3, 4, "float32")
+        assert (get_backend(name).reject(problem) is None) == (mode in ("s4", "kb", "pb"))
+        return
     for state in (False, True):
         problem = Problem(ModeSpec(mode), "diagonal", 1, 2, 3, 4, "float32", state=state)
         assert get_backend(name).reject(problem) is None

@@ -68,14 +68,24 @@ def test_the_fixed_order_and_its_explanation():
 
 def test_if_nobody_can_every_reason_is_carried():
     with pytest.raises(ls.BackendRejected) as caught:
-        registry.default_backend(problem(device="cuda"))
-    assert {(r.backend, r.reason, r.given) for r in caught.value.rejections} == {
-        ("numba", "device", "cuda"),
-        ("scipy", "device", "cuda"),
-        ("numpy", "device", "cuda"),
-        ("numba-wide-state", "dtype", "float64"),
+        registry.default_backend(problem(dtype="float16"))
+    assert [(r.backend, r.reason, r.given) for r in caught.value.rejections] == [
+        (name, "dtype", "float16") for name in registry.backend_names()
+    ]
+    assert "scipy: dtype: needs float32 or float64, got float16" in str(caught.value)
+
+
+def test_tensors_find_a_backend_for_their_device():
+    assert registry.default_backend(problem(arrays="torch")).backend == "numba"
+    choice = registry.default_backend(problem(arrays="torch", device="meta"))
+    assert choice.backend == "torch"
+    assert {(r.backend, r.reason) for r in choice.rejections} == {
+        ("numba", "device"),
+        ("scipy", "arrays"),
+        ("numpy", "arrays"),
+        ("numba-wide-state", "dtype"),
+        ("triton", "device"),
     }
-    assert "scipy: device: needs cpu, got cuda" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import settings
 
 from liquid_ssm.registry import backend_names, get_backend
@@ -14,12 +15,21 @@ from liquid_ssm.testing.suite import checks, run
 # Thousands of checks of a few examples each (profile ci: 6) instead of a few checks of many.
 PER_CHECK = max(3, settings().max_examples // 16)
 
-CASES = [(name, check) for name in backend_names() for check in checks(get_backend(name))]
+# Triton's interpreter takes a millisecond for a step: fewer examples, and not every length up to 255, of which the
+# tests of its kernels have those at the edges of blocks.
+INTERPRETED = "triton" if not torch.cuda.is_available() else None
+
+
+def tried(name, check):
+    return not (name == INTERPRETED and check.property == "lengths")
+
+
+CASES = [(name, check) for name in backend_names() for check in checks(get_backend(name)) if tried(name, check)]
 
 
 @pytest.mark.parametrize(("name", "check"), CASES, ids=lambda v: str(v))
 def test_property(name, check):
-    run(check, Subject(get_backend(name)), max_examples=PER_CHECK)
+    run(check, Subject(get_backend(name)), max_examples=1 if name == INTERPRETED else PER_CHECK)
 
 
 def test_every_property_is_tried_on_some_backend():

@@ -81,7 +81,8 @@ def test_the_grid_of_operators_has_only_these(monkeypatch):
     monkeypatch.setattr("liquid_ssm.bench.run.OPERATORS", OPERATORS[:1])
     result = bench("operators")
     assert result.operators
-    assert not (result.rows or result.kernels or result.targets)
+    assert not result.rows + result.kernels
+    assert not result.targets
     assert not result.errors
     assert "Torch operators, 1 x 2 x 64, N 8" in text(result)
     assert "### Torch operators" in markdown(result)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from liquid_ssm.apply import full_transition
+from liquid_ssm.instability import full_transition
 from liquid_ssm.problem import ModeSpec
 from liquid_ssm.testing.strategies import (
     DISCRETE_STRUCTURES,
