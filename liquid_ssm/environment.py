@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("liquid-ssm", "numpy", "scipy", "mpmath", "python-flint", "numba", "torch", "triton", "pykeops")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -33,7 +34,7 @@ def _torch_settings() -> dict[str, str]:
     if torch is None:
         return {}
     found = {
-        "torch float32 matmul": str(torch.get_float32_matmul_precision()),
+        "torch float32 matmul": _matmul_precision(torch, "mkldnn"),
         "torch deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "torch threads": str(torch.get_num_threads()),
         "torch device": "cpu",
@@ -42,9 +43,16 @@ def _torch_settings() -> dict[str, str]:
         found |= {
             "torch device": torch.cuda.get_device_name(),
             "torch cuda": str(torch.version.cuda),
-            "torch cuda TF32 matmul": str(torch.backends.cuda.matmul.allow_tf32),
+            "torch float32 matmul on cuda": _matmul_precision(torch, "cuda"),
         }
     return found
+
+
+def _matmul_precision(torch: Any, library: str) -> str:
+    """The format to which factors of float32 matrix products may be rounded; `none` for float32 itself."""
+    # Since torch 2.9 each library has a flag of its own, and asking for the old one may raise.
+    own = getattr(getattr(getattr(torch.backends, library, None), "matmul", None), "fp32_precision", None)
+    return str(torch.get_float32_matmul_precision() if own is None else own)
 
 
 def package_version(name: str) -> str:

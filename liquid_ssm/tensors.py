@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 
 from .arrays import dtype_name
 from .backend import Backend, Gradients
-from .errors import BackendRejected, DTypeError, ParameterError, ShapeError
+from .errors import BackendRejected, BackendUnavailable, DTypeError, ParameterError, ShapeError
 from .instability import raise_not_finite
 from .modes import State, initial_state, require_mode, run
 from .problem import DTYPES, ModeSpec, Problem
 from .registry import default_backend, get_backend, rejection
+
+OLDEST = (2, 4)
 
 # Their significands are too short for a recurrence: such inputs are computed in float32.
 HALVES = (torch.bfloat16, torch.float16)
 
 # Backends by name, as a compiler can look them up: what it finds here it knows by more than one value.
 _READY: dict[str, Backend] = {}
+
+
+def require_recent(version: str) -> None:
+    """Raise a `BackendUnavailable` if this version of torch is too old for operators."""
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
+        needed = ".".join(map(str, OLDEST))
+        raise BackendUnavailable(
+            f"tensors need torch >= {needed}; {version} is installed. Run: pip install --upgrade 'torch>={needed}'"
+        )
+
+
+require_recent(torch.__version__)
 
 
 def apply_tensors(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from liquid_ssm.environment import _openblas_kernels, environment, package_version
 
@@ -20,6 +21,22 @@ def test_environment_names_what_a_result_depends_on(monkeypatch: pytest.MonkeyPa
     for name in ("liquid-ssm", "scipy", "mpmath", "python-flint", "blas", "platform", "cpu", "cores"):
         assert found[name]
     assert all(isinstance(value, str) for value in found.values())
+
+
+def test_what_decides_how_torch_rounds_is_there() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        usual = environment()
+        torch.set_float32_matmul_precision("medium")
+        changed = environment()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    differing = {name for name, value in usual.items() if changed[name] != value}
+    assert "torch float32 matmul" in differing
+    assert all(name.startswith("torch float32 matmul") for name in differing)
+    assert usual["torch deterministic algorithms"] == "False"
+    assert usual["torch device"]
 
 
 def test_a_missing_package_is_said() -> None:

@@ -11,7 +11,7 @@ import torch
 import liquid_ssm as ls
 from liquid_ssm.backend import Arithmetic, Backend, Capabilities
 from liquid_ssm.registry import get_backend
-from liquid_ssm.tensors import HALVES
+from liquid_ssm.tensors import HALVES, require_recent
 from liquid_ssm.testing.strategies import random_system
 
 SYSTEM = random_system("diagonal", n_channels=2, n_modes=3, seed=1).astype("float32")
@@ -284,6 +284,13 @@ def test_function_transforms_pass_through():
     y = torch.vmap(lambda u: ls.apply(SYSTEM, u, mode="liquid", backend="numba"))(batch)
     for row, u in zip(y, batch, strict=True):
         assert torch.equal(row, ls.apply(SYSTEM, u, mode="liquid", backend="numba"))
+
+
+def test_a_torch_without_operators_is_refused():
+    for version in ("2.4.0", "2.13.0+cpu", "3.0.0a1"):
+        require_recent(version)
+    with pytest.raises(ls.BackendUnavailable, match=r"need torch >= 2.4; 2.3.1\+cu121 is installed. Run: pip install"):
+        require_recent("2.3.1+cu121")
 
 
 def test_an_integrator_takes_no_tensors():

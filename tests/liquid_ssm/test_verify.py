@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import liquid_ssm as ls
 from liquid_ssm.discretize import DISCRETIZATIONS
@@ -36,6 +37,30 @@ def test_every_mode_of_every_backend_passes_on_a_diagonal_system():
     assert {r.coverage for r in rows["pass"]} == {"all 60 steps"}
     assert [r.method for r in report.discretization] == list(DISCRETIZATIONS)
     assert len(report.truncation) == 10
+
+
+def test_verification_assumes_the_precision_that_torchs_flags_allow():
+    system = random_system("diagonal", n_channels=1, n_modes=3, seed=5)
+    u = np.random.default_rng(6).normal(size=(1, 1, 64)).astype(np.float32)
+    options = {"backends": ["torch-split-real"], "modes": ["s4"], "dtypes": ["float32"]}
+    before = torch.get_float32_matmul_precision()
+    reports = {}
+    try:
+        for flag in ("highest", "high", "medium"):
+            torch.set_float32_matmul_precision(flag)
+            reports[flag] = ls.verify(system, u, **options)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert all(report.passed for report in reports.values())
+    allowed = {
+        flag: report.rounding[0].componentwise_error / report.rounding[0].error_over_bound
+        for flag, report in reports.items()
+    }
+    # Factors of 11 and of 8 bits in place of 24: the bound, which is error / ratio, grows accordingly.
+    assert allowed["high"] > 100 * allowed["highest"]
+    assert allowed["medium"] > 2 * allowed["high"]
+    flags = [report.environment["torch float32 matmul"] for report in reports.values()]
+    assert len(set(flags)) == 3
 
 
 @pytest.mark.parametrize("structure", ["dplr", "dense", "mimo"])
