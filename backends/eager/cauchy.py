@@ -9,6 +9,7 @@ import torch
 from .._fft_convolution import power_of_two
 from .._pieces import pieces
 from .numbers import Number, imag, in_double
+from .truncation import truncate
 
 # Memory of the temporaries of one piece of channels and frequencies.
 PIECE_BYTES = 2**28
@@ -86,7 +87,8 @@ def _channels(
     conjugate_pairs: bool,
 ) -> torch.Tensor:
     """The first n entries of the kernels of some channels, (h, n) float64."""
-    damping, C_tilde = _truncated_output(poles, P, Q, C, n, conjugate_pairs)
+    truncation = truncate(poles, P, Q, C, n, conjugate_pairs=conjugate_pairs)
+    damping, C_tilde = truncation.damping, truncation.C_tilde
     finite = damping.isfinite() & C_tilde.isfinite().all(-1)
     rows = torch.cat([C_tilde[:, None], Q.conj().movedim(0, 1)], 1)  # (h, 1 + R, M)
     columns = torch.cat([B[:, None], P.movedim(0, 1)], 1)
@@ -94,7 +96,7 @@ def _channels(
         rows, columns, poles = (torch.cat([v, v.conj()], -1) for v in (rows, columns, poles))
     weights = rows[:, :, None] * columns[:, None]  # (h, 1 + R, 1 + R, N)
     n_points = n // 2 + 1 if conjugate_pairs else n
-    root, root_gap = (v.to(C.device) for v in _points(n, n_points))
+    root, root_gap = (v.to(C.device) for v in circle_points(n, n_points))
     shift = (damping / n)[:, None]
     radius, inward = torch.exp(-shift), -torch.expm1(-shift)
     item = 16 * len(C) * (4 * poles.shape[-1] + 4 * (1 + len(P)) ** 2)
@@ -108,73 +110,13 @@ def _channels(
     return torch.where(finite[:, None], kernel, torch.nan)
 
 
-def _points(n: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def circle_points(n: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """e^(-iθ) and 1 - e^(-iθ) = 2 sin²(θ/2) + i sin θ, for the first `count` angles θ = 2πj/n."""
     index = torch.arange(count)
     # Angles in [-π, π]: an angle's rounding error is proportional to it.
     angle = torch.where(2 * index > n, index - n, index).to(torch.float64) * (2 * pi / n)
     sine = torch.sin(angle)
     return torch.complex(torch.cos(angle), -sine), torch.complex(2 * torch.sin(angle / 2) ** 2, sine)
-
-
-def _truncated_output(
-    poles: torch.Tensor, P: torch.Tensor, Q: torch.Tensor, C: torch.Tensor, n: int, conjugate_pairs: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """-n log r (h,) and C (I - rⁿ Āⁿ) (h, M), the power by squaring real matrices of size 2M."""
-    # Āⁿ - I by X -> 2X + X²: a slow system, whose powers stay near I, keeps the digits of the difference.
-    # Once the power is the smaller of the two, squaring it leaves errors in proportion to it instead of to I.
-    change = real_matrix(poles - 1, P, Q, conjugate_pairs)
-    identity = torch.eye(change.shape[-1], dtype=change.dtype, device=change.device)
-    matrix = change + identity
-    far = torch.zeros_like(change[:, :1, :1], dtype=torch.bool)
-    for _ in range(n.bit_length() - 1):
-        far = far | (_squares(matrix) < _squares(change))
-        factor = torch.where(far, matrix, change)
-        square = factor @ factor
-        change = torch.where(far, change, 2 * change + square)
-        matrix = torch.where(far, square, change + identity)
-    with torch.no_grad():
-        # ‖X‖₂² <= ‖X‖₁ ‖X‖_∞: no singular values needed.
-        size = matrix.abs()
-        norm = torch.sqrt(size.sum(-2).amax(-1)) * torch.sqrt(size.sum(-1).amax(-1))
-        damping = torch.log((2 * norm).clamp(min=1.0))
-    row = torch.cat([C.real, -C.imag], -1)[:, None]
-    near = damping[:, None, None]
-    removed = torch.exp(-near) * (row @ torch.where(far, matrix, change))
-    left, right = (torch.where(far, row, -torch.expm1(-near) * row) - removed)[:, 0].chunk(2, -1)
-    return damping, torch.complex(left, -right)
-
-
-def _squares(matrix: torch.Tensor) -> torch.Tensor:
-    """‖·‖_F² of each matrix, (h, 1, 1)."""
-    with torch.no_grad():
-        return (matrix * matrix).sum((-2, -1), keepdim=True)
-
-
-def real_matrix(poles: torch.Tensor, P: torch.Tensor, Q: torch.Tensor, conjugate_pairs: bool) -> torch.Tensor:
-    """Ā of each channel as the real matrix that acts on [Re x; Im x].
-
-    With conjugate pairs Q̄* x runs over both halves and is real, 2 Re(Q̄* x).
-
-    Args:
-        poles: (h, M) complex128.
-        P, Q: (R, h, M) complex128.
-
-    Returns:
-        (h, 2M, 2M) float64.
-    """
-    re, im = torch.diag_embed(poles.real), torch.diag_embed(poles.imag)
-    matrix = torch.cat([torch.cat([re, -im], -1), torch.cat([im, re], -1)], -2)
-    P_re, Q_re = (torch.cat([v.real, v.imag], -1) for v in (P, Q))
-    if conjugate_pairs:
-        return matrix - 2 * _outer(P_re, Q_re)
-    P_im, Q_im = (torch.cat([-v.imag, v.real], -1) for v in (P, Q))
-    return matrix - _outer(P_re, Q_re) - _outer(P_im, Q_im)
-
-
-def _outer(P: torch.Tensor, Q: torch.Tensor) -> torch.Tensor:
-    """Σ_r P_r Q_rᵀ, (h, 2M, 2M)."""
-    return P.movedim(0, -1) @ Q.movedim(0, 1)
 
 
 def _resolvent(weights: torch.Tensor, poles: torch.Tensor, z: torch.Tensor, z_gap: torch.Tensor) -> torch.Tensor:

@@ -6,13 +6,14 @@ KeOps reads memory, so complex conjugates are written out (`conj_physical`), not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi
 
 import torch
 
 from .._fft_convolution import power_of_two
+from ..eager.cauchy import circle_points
+from ..eager.truncation import Truncation, truncate
 from .compiling import Reduction, concatenated
-from .truncation import Truncation, real_matrix_vjp, truncate, truncate_vjp
+from .truncation import real_matrix_vjp, truncate_vjp
 
 Tensor = torch.Tensor
 
@@ -176,17 +177,10 @@ def _circle(truncation: Truncation, length: int, conjugate_pairs: bool) -> tuple
     """z_j = r e^(-2πij/n) and 1 - z_j, (H, F); half of the points where the kernel is known to be real."""
     n = power_of_two(length)
     damping = truncation.damping[:, None]
-    # On the CPU, where sine and cosine are within an ulp; on a GPU they are within two.
-    index = torch.arange(n // 2 + 1 if conjugate_pairs else n)
-    # Angles in [-π, π]: an angle's rounding error is proportional to it.
-    angle = (2 * pi / n) * torch.where(2 * index > n, index - n, index).to(damping.dtype)
-    half = torch.sin(angle / 2)
-    # 1 - e^(-iθ) = 2 sin²(θ/2) + i sin θ: no difference of nearly equal numbers
-    values = torch.cos(angle), torch.sin(angle), 2 * half * half
-    cosine, sine, gap = (value.to(damping.device) for value in values)
+    points = circle_points(n, n // 2 + 1 if conjugate_pairs else n)
+    root, gap = (value.to(damping.device) for value in points)
     radius = torch.exp(-damping / n)
-    z = torch.complex(radius * cosine, -radius * sine)
-    return z, torch.complex(radius * gap - torch.expm1(-damping / n), radius * sine)
+    return radius * root, radius * gap - torch.expm1(-damping / n)
 
 
 def _resolvent(

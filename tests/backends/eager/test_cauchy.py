@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from liquid_ssm.backends import _cauchy as readable
 from liquid_ssm.backends.eager import cauchy
 from liquid_ssm.backends.eager.cauchy import dplr_kernel
 from liquid_ssm.backends.eager.numbers import split
@@ -89,38 +88,10 @@ def test_slow_and_fast_systems_are_within_the_bound(dt: float, paired: bool) -> 
     assert bound.max() <= 1e-9 * norms(kernel).max()
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2])
-@pytest.mark.parametrize("paired", [True, False])
-def test_real_matrix_is_that_of_the_readable_backend(paired: bool, rank: int) -> None:
-    rng = np.random.default_rng(rank)
-    integers = rng.integers(-3, 4, (2, 1 + 2 * rank, 2, 3)).astype(float)
-    poles, *factors = integers[0] + 1j * integers[1]
-    P, Q = (np.array(v, complex).reshape(rank, 2, 3) for v in (factors[:rank], factors[rank:]))
-    found = cauchy.real_matrix(*tensors((poles, P, Q)), paired).numpy()
-    for h in range(2):
-        assert np.array_equal(found[h], readable.real_matrix(poles[h], P[:, h], Q[:, h], paired))
-
-
-def test_what_a_system_that_has_decayed_keeps_of_its_output_is_rounded_once() -> None:
-    # Squared from Ā itself: from Āⁿ - I, which is near -I here, C would come back with ten times the error.
-    poles, P, Q, _, C = tensors(stable(2, 16, 1, 1.5))
-    damping, truncated = cauchy._truncated_output(poles, P, Q, C, 4096, True)
-    power = cauchy.real_matrix(poles, P, Q, True).numpy().astype(np.longdouble)
-    for _ in range(12):
-        power = np.einsum("hij,hjk->hik", power, power)
-    row = torch.cat([C.real, -C.imag], -1).numpy().astype(np.longdouble)
-    exact = row - np.einsum("hi,hij->hj", row, power)
-    error = np.abs(torch.cat([truncated.real, -truncated.imag], -1).numpy() - exact)
-    assert torch.equal(damping, torch.zeros(2, dtype=torch.float64))
-    assert np.abs(power).sum(-1).max() <= 2.0**-30
-    # One subtraction; errors of the power are below 2^-10 of that.
-    assert (error <= 2.0**-53 * (1 + 2.0**-10) * np.abs(exact)).all()
-
-
 @pytest.mark.parametrize("n", [2, 4, 64, 4096])
 def test_points_keep_the_digits_of_their_distance_from_one(n: int) -> None:
     """The constants of docs/bounds-kernels.md, "The points and the denominators"."""
-    root, gap = (v.numpy() for v in cauchy._points(n, n))
+    root, gap = (v.numpy() for v in cauchy.circle_points(n, n))
     index = np.arange(n)
     angle = np.where(2 * index > n, index - n, index) * (8 * np.arctan(np.longdouble(1)) / n)
     theta, sine, unit = np.abs(angle), np.sin(angle), 2.0**-53 * (1 + 2.0**-8)
