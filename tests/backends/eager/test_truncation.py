@@ -9,6 +9,7 @@ import torch
 from liquid_ssm.backends import _cauchy as readable
 from liquid_ssm.backends._cauchy import _truncated_output
 from liquid_ssm.backends.eager.truncation import real_matrix, truncate
+from liquid_ssm.continuous import ContinuousSystem
 from liquid_ssm.rounding_errors import realization_of
 from liquid_ssm.testing.strategies import discretized_system, random_system
 
@@ -61,7 +62,10 @@ def test_real_matrix_is_that_of_the_readable_backend(paired: bool, rank: int) ->
 
 def test_what_a_system_that_has_decayed_keeps_of_its_output_is_rounded_once() -> None:
     # Squared from Ā itself: from Āⁿ - I, which is near -I here, C would come back with ten times the error.
-    system = random_system("dplr", n_channels=2, n_modes=16, seed=7)
+    rng = np.random.default_rng(0)
+    Lambda = -rng.uniform(0.1, 1, (2, 16)) + 1j * rng.uniform(0, 10, (2, 16))
+    P, B, C = (rng.normal(size=(*shape, 2)) @ [1, 1j] for shape in ((1, 2, 16), (2, 16), (2, 16)))
+    system = ContinuousSystem(Lambda, B, C, np.asarray(1.5), P).discretize("bilinear")
     poles, P, Q, C = of(system)
     found = truncate(poles, P, Q, C, 4096, conjugate_pairs=True)
     damping, truncated = found.damping, found.C_tilde
