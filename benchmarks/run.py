@@ -1,7 +1,7 @@
 """Measure speed and tightness of bounds on this machine: `python benchmarks/run.py FOLDER [SECONDS]`.
 
-Writes FOLDER/speed.json (the grid `full` of `liquid-ssm bench`, targets included), FOLDER/tightness.json, and
-FOLDER/*.png, and prints the tables.  SECONDS ends the measuring of speed, 1500 by default; rows that it cuts off are
+Writes FOLDER/speed.json (the grid `full` of `liquid-ssm bench`, targets included), FOLDER/operators.json (the grid
+`operators`), FOLDER/tightness.json, and FOLDER/*.png, and prints the tables.  SECONDS ends the measuring of speed, 1500 by default; rows that it cuts off are
 listed.  Only ratios within one run mean anything.
 """
 
@@ -28,6 +28,10 @@ def main(folder: Path, budget: float) -> None:
     with progress(quiet=False) as step:
         result = bench("full", budget=budget, progress=step)
     write_speed(folder, result)
+    with progress(quiet=False) as step:
+        operators = bench("operators", progress=step)
+    (folder / "operators.json").write_text(operators.to_json() + "\n", encoding="utf-8")
+    print(text(operators))
     bounds = tightness()
     document = {"environment": environment(), "limits": LIMITS, "rows": bounds}
     (folder / "tightness.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -129,13 +129,19 @@ def write_benchmarks(folder: Path) -> None:
             # Paths as docs/benchmarks.md sees them, which includes this text.
             for path in images:
                 parts.append(f"![{path.stem.replace('-', ' ')}]({path.relative_to(folder.parent).as_posix()})\n")
+        if (machine / "operators.json").exists():
+            operators = Result.from_json((machine / "operators.json").read_text(encoding="utf-8"))
+            about = about or dict(operators.environment)
+            parts += ["### Torch operators\n", markdown(operators, level=4)]
         if (machine / "tightness.json").exists():
             tight = json.loads((machine / "tightness.json").read_text(encoding="utf-8"))
             about = about or tight["environment"]
             parts += ["### Bound over observed error\n", _tightness_table(tight["rows"])]
         if parts:
             versions = f"{about['python']}, NumPy {about['numpy']}, SciPy {about['scipy']}, {about['blas']}"
-            known = [name for name in ("numba", "torch") if about.get(name, "not installed") != "not installed"]
+            known = [
+                name for name in ("numba", "torch", "pykeops") if about.get(name, "not installed") != "not installed"
+            ]
             others = "".join(f", {name} {about[name]}" for name in known)
             sections += [f"## {about['cpu']}, {about['cores']}\n", f"{versions}{others}.\n", *parts]
     (folder / "benchmarks.md").write_text("\n".join(sections) + "\n", encoding="utf-8")

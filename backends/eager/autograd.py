@@ -76,6 +76,6 @@ class _Adjoint(torch.autograd.Function):
             "gradient",
             f"at most the first derivative of {operation}",
             "a second derivative (create_graph=True, a Hessian)",
-            "take differences of first gradients, or write the recurrence in torch operations if it is short",
+            "use forward mode: torch.func.jvp of jvp, or jacfwd of jacfwd",
         )
         raise BackendRejected(f"{operation} cannot be differentiated twice:", [reason])

@@ -141,7 +141,7 @@ def differentiable_once(name: str, backward: Operator) -> None:
     def refuse(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
         raise NotImplementedError(
             f"second derivatives of liquid_ssm::{name} are not implemented. Leave out create_graph=True where first "
-            "ones are enough, take differences of first gradients, or write a short recurrence in torch operations."
+            "ones are enough, or use forward mode (torch.func.jvp of jvp, jacfwd of jacfwd) with backend='torch'."
         )
 
     derivative(backward, lambda ctx, inputs, output: None, refuse)

@@ -98,7 +98,12 @@ def test_every_other_problem_is_rejected_with_its_reason(asked, reason):
 @pytest.mark.parametrize("spec", FORMS, ids=lambda spec: spec.label)
 @pytest.mark.parametrize("arrays", ["numpy", "torch"])
 def test_it_takes_what_kernels_and_convolutions_make(structure, spec, arrays):
-    assert KEOPS.reject(problem(structure, spec, arrays=arrays, gradient=True)) is None
+    refused = KEOPS.reject(problem(structure, spec, arrays=arrays, gradient=True))
+    if (structure, arrays) == ("dplr", "numpy"):
+        # `vjp` of arrays promises a bound, and none is derived for these.
+        assert refused.reason == "gradient"
+        refused = KEOPS.reject(problem(structure, spec, arrays=arrays))
+    assert refused is None
 
 
 def test_unknown_options_are_errors():

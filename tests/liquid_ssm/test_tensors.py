@@ -286,6 +286,26 @@ def test_function_transforms_pass_through():
         assert torch.equal(row, ls.apply(SYSTEM, u, mode="liquid", backend="numba"))
 
 
+@pytest.mark.parametrize("backend", ["torch", "torch-split-real"])
+def test_forward_mode_gives_second_derivatives(backend):
+    system, u, v = SYSTEM.astype("float64"), U.double(), U.flip(-1).double()
+
+    def total(t):
+        return ls.apply(system, u + t * v, mode="truncated", order=2, backend=backend).sum()
+
+    def slope(t):
+        return torch.func.jvp(total, (t,), (torch.ones_like(t),))[1]
+
+    zero = torch.zeros((), dtype=torch.float64)
+    second = torch.func.jvp(slope, (zero,), (torch.ones_like(zero),))[1]
+    # Of a polynomial of degree 2 differences are exact but for rounding: some hundred operations.
+    values = [total(zero + t) for t in (-1, 0, 1)]
+    difference = values[0] - 2 * values[1] + values[2]
+    size = sum(ls.apply(system, u + t * v, mode="truncated", order=2).abs().sum() for t in (-1, 0, 1))
+    assert abs(second - difference) <= 2**10 * 2.0**-53 * size
+    assert abs(second) > 1e-3
+
+
 def test_a_torch_without_operators_is_refused():
     for version in ("2.4.0", "2.13.0+cpu", "3.0.0a1"):
         require_recent(version)

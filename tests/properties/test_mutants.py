@@ -50,7 +50,7 @@ def fails_unmutated(name, check):
     return tried(get_backend(name), check)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tally(request):
     """What the last lines of the test run say about the mutants."""
     lines = request.config.stash.setdefault(request.config.mutant_report, [])

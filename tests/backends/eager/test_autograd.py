@@ -120,7 +120,7 @@ def test_a_second_derivative_is_an_error_that_says_what_to_do(backend):
     case = Case("diagonal")
     y, _ = backend.scan(case.system, case.u, liquid=True)
     (first,) = torch.autograd.grad(y.sum(), case.u, create_graph=True)
-    with pytest.raises(BackendRejected, match=r"scan cannot be differentiated twice(.|\n)*take differences"):
+    with pytest.raises(BackendRejected, match=r"scan cannot be differentiated twice(.|\n)*forward mode"):
         first.sum().backward()
 
 

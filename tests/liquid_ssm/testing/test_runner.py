@@ -16,6 +16,8 @@ from liquid_ssm.testing.suite import Check
 
 CHECK = Check("within-bound", "liquid", "diagonal", "float64")
 AGAIN = Check("repeatability", "liquid", "diagonal", "float64")
+# They share a process, whose last words are those of the test before, so their order counts.
+pytestmark = pytest.mark.xdist_group("runner")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
 FAULTY = """
