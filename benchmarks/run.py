@@ -1,8 +1,8 @@
 """Measure speed and tightness of bounds on this machine: `python benchmarks/run.py FOLDER [SECONDS]`.
 
 Writes FOLDER/speed.json (the grid `full` of `liquid-ssm bench`, targets included), FOLDER/operators.json (the grid
-`operators`), FOLDER/tightness.json, and FOLDER/*.png, and prints the tables.  SECONDS ends the measuring of speed, 1500 by default; rows that it cuts off are
-listed.  Only ratios within one run mean anything.
+`operators`), FOLDER/tightness.json, and FOLDER/*.png, and prints the tables.  SECONDS ends the measuring of speed, 1500
+by default; rows that it cuts off are listed.  Only ratios within one run mean anything.
 """
 
 from __future__ import annotations
