@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,3 +52,14 @@ def test_torchs_associative_scan_passes(dtype):
     report = certify("associative_scan:AssociativeScan", max_examples=4, dtypes=[dtype])
     assert report.passed, report.table()
     assert report.verdict == "AssociativeScan: all 18 checks passed"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/torch.md"])
+def test_the_code_of_a_page_runs_from_top_to_bottom(page):
+    text = (FOLDER.parents[1] / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 2
+    # As a reader runs it, who has not asked for Triton's slow interpreter.
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", "".join(blocks)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
