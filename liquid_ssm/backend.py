@@ -189,7 +189,8 @@ class Backend(ABC):
     * fused forms, optional and declared in `capabilities.fused`, without gradients of their own:
       `add_correlations(y, u, responses, *, order, kind, sums=None, previous=None)` -> final sums: adds
       Σ_{p=2..order} responses_p term_p to y in place, the terms those of `correlate` without window, kind `running`
-      or `elementary`; y (batch, H, L) contiguous, responses (order-1, H).
+      or `elementary`; y (batch, H, L) contiguous, responses (order-1, H).  Backends that take tensors have
+      `added_correlations` beside it, with the same arguments -> (y + …, final sums), which writes nothing.
       `joint_scan(system, u, *, order)` -> y: Σ_p K_p * (u_k … u_{k-p+1}) from rest, `kb` over adjacent tuples.
     """
 

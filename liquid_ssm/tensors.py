@@ -10,6 +10,7 @@ import torch
 from .arrays import dtype_name
 from .backend import Backend, Gradients
 from .errors import BackendRejected, BackendUnavailable, DTypeError, ParameterError, ShapeError
+from .finite import all_finite
 from .instability import raise_not_finite
 from .modes import State, initial_state, require_mode, run
 from .problem import DTYPES, ModeSpec, Problem
@@ -258,11 +259,26 @@ def _has_numbers(tensor: torch.Tensor) -> bool:
 def _require_finite(
     chosen: Any, system: Any, u: torch.Tensor, spec: ModeSpec, problem: Problem, y: torch.Tensor, final: Any, state: Any
 ) -> None:
-    if all(bool(torch.isfinite(part).all()) for part in (y, *_parts(final))):
+    if all(_all_finite(part.detach()) for part in (y, *_parts(final))):
         return
     arrays = (_each(value, lambda part: part.detach().cpu().resolve_conj().numpy()) for value in (u, y, final, state))
     given, found, last, start = arrays
     raise_not_finite(chosen, system.to_numpy(), given, spec, problem, found, last, start)
+
+
+def _all_finite(tensor: torch.Tensor) -> bool:
+    """Whether every number is finite; torch would write a second tensor to answer."""
+    if tensor.device.type == "cpu":
+        return all_finite(tensor.resolve_conj().resolve_neg().numpy())
+    return all_finite_there(tensor)
+
+
+def all_finite_there(tensor: torch.Tensor) -> bool:
+    """The same on the tensor's own device."""
+    # The largest modulus needs no second tensor either; that of a complex number may overflow where its parts do not.
+    if tensor.numel() == 0 or bool(torch.isfinite(torch.linalg.vector_norm(tensor, float("inf")))):
+        return True
+    return bool(torch.isfinite(tensor).all())
 
 
 def _leaves(system: Any, u: torch.Tensor, state: Any) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 import liquid_ssm as ls
 from liquid_ssm.backend import Arithmetic, Backend, Capabilities
 from liquid_ssm.registry import get_backend
-from liquid_ssm.tensors import HALVES, require_recent
+from liquid_ssm.tensors import HALVES, all_finite_there, require_recent
 from liquid_ssm.testing.strategies import random_system
 
 SYSTEM = random_system("diagonal", n_channels=2, n_modes=3, seed=1).astype("float32")
@@ -277,6 +277,23 @@ def test_what_is_not_finite_in_u_is_named(backend):
     u[1, 0, 4] = float("nan")
     with pytest.raises(ls.ParameterError, match="nan at batch 1, channel 0, step 4"):
         ls.apply(SYSTEM, u, mode="liquid", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([], True),
+        ([1.0, -2.0], True),
+        ([1.0, float("nan")], False),
+        ([float("-inf")], False),
+        ([complex(3e38, 3e38)], True),  # whose modulus is beyond float32
+        ([complex(0, float("nan"))], False),
+        ([complex(float("inf"), 0), 1j], False),
+    ],
+)
+def test_what_is_finite_is_found_on_every_device(values, finite):
+    dtype = torch.complex64 if any(isinstance(v, complex) for v in values) else torch.float32
+    assert all_finite_there(torch.tensor(values, dtype=dtype)) is finite
 
 
 def test_function_transforms_pass_through():
