@@ -41,7 +41,7 @@ def lower_bounds(extra: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """The test suite; arguments after `--` go to pytest."""
     install_wheel(session, extras="[test]")
-    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "loadgroup"]))
+    session.run("pytest", *(session.posargs or ["-n", "auto"]))
 
 
 @nox.session

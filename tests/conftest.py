@@ -28,22 +28,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_configure(config):
-    config.mutant_report = pytest.StashKey()
+    # What tests/properties/test_mutants.py found, in this process and, with `pytest -n`, in the others.
+    config.mutants = {"found": 0, "tried": 0, "lines": []}
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["mutants"] = session.config.stash.get(session.config.mutant_report, [])
+        output["mutants"] = session.config.mutants
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    lines = node.config.stash.setdefault(node.config.mutant_report, [])
-    lines.extend(getattr(node, "workeroutput", {}).get("mutants", []))
+    for name, value in getattr(node, "workeroutput", {}).get("mutants", {}).items():
+        node.config.mutants[name] += value
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    for line in config.stash.get(config.mutant_report, []):
+    found, tried, lines = config.mutants.values()
+    if tried:
+        terminalreporter.write_line(f"seeded bugs: {found} of {tried} killed ({100 * found / tried:.0f} %)")
+    for line in lines:
         terminalreporter.write_line(line)

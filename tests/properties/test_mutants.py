@@ -14,9 +14,6 @@ from liquid_ssm.testing.strategies import FORMS
 from liquid_ssm.testing.subject import PropertyViolation, Subject
 from liquid_ssm.testing.suite import checks, run
 
-# One process counts them all.
-pytestmark = pytest.mark.xdist_group("mutants")
-
 EXAMPLES = 25
 TOO_WIDE = 1000.0
 
@@ -52,13 +49,11 @@ def fails_unmutated(name, check):
 
 @pytest.fixture(scope="session")
 def tally(request):
-    """What the last lines of the test run say about the mutants."""
-    lines = request.config.stash.setdefault(request.config.mutant_report, [])
+    """By mutant the check that killed it; the last lines of the test run say how many there are."""
     killed = {}
     yield killed
-    found = sum(k is not None for k in killed.values())
-    if killed:
-        lines.append(f"seeded bugs: {found} of {len(killed)} killed ({100 * found / len(killed):.0f} %)")
+    request.config.mutants["found"] += sum(check is not None for check in killed.values())
+    request.config.mutants["tried"] += len(killed)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
@@ -70,9 +65,10 @@ def test_a_seeded_bug_is_found(mutant, tally):
 
 def test_bounds_a_thousand_times_too_wide_let_slight_bugs_live(request):
     survivors = {mutant.name: mutant.slight for mutant in MUTANTS if killer(mutant, TOO_WIDE, 10) is None}
-    lines = request.config.stash.setdefault(request.config.mutant_report, [])
     killed = len(MUTANTS) - len(survivors)
-    lines.append(f"with bounds x {TOO_WIDE:g}: {killed} of {len(MUTANTS)} killed, alive: {', '.join(survivors)}")
+    request.config.mutants["lines"].append(
+        f"with bounds x {TOO_WIDE:g}: {killed} of {len(MUTANTS)} killed, alive: {', '.join(survivors)}"
+    )
     assert survivors
     assert all(survivors.values()), "a gross mistake hides behind a wide bound"
 
