@@ -5,12 +5,12 @@ On a machine with a CUDA GPU these tests run there, elsewhere in Triton's interp
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 import liquid_ssm as ls
 from liquid_ssm import backend as contract
@@ -25,13 +25,9 @@ from liquid_ssm.testing.strategies import FORMS, random_system
 from liquid_ssm.testing.subject import Subject, require_equal, require_exact
 from liquid_ssm.testing.suite import checks, run
 
-GPU = devices.has_gpu()
-# Kernels are interpreted or compiled as the environment says when triton is imported.
-if not GPU:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+pytest.importorskip("triton", reason="Triton is there for Linux only")
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+GPU = devices.has_gpu()
 
 TRITON, NUMPY = TritonBackend(), NumPyBackend()
 DEVICE = "cuda" if GPU else "cpu"

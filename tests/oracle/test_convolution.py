@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import fft
 
 from liquid_ssm.oracle.convolution import (
@@ -61,7 +62,6 @@ def circle_in_double(size):
 @pytest.mark.parametrize("levels", [4, 9, 14])
 def test_transforms_of_torch_are_within_the_error_of_one(kind, levels):
     """Unit impulses, whose transforms are products of the library's roots; torch's library is not pocketfft."""
-    torch = pytest.importorskip("torch")
     size = 1 << levels
     frequencies = np.arange(size // 2 + 1)
     for j in (1, 3, size // 2 - 1, size - 1):
