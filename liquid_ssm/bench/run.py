@@ -18,7 +18,7 @@ from .kernels import CAUCHY, VANDERMONDE, kernel_row, plain_row
 from .latency import Latency, loop_latency, step_latency
 from .limits import COMPILED, Limits, measure_limits
 from .memory import KERNEL, Peak, peak
-from .operators import OPERATORS, Operator, operator_rows
+from .operators import OPERATOR_BACKENDS, OPERATORS, Operator, operator_rows
 from .result import ERROR, Result
 from .rivals import CONVOLUTIONS, QUICK_OTHERS, SLOW, Rival, available_cores
 from .rows import Row, backend_row, timed_row, together
@@ -72,10 +72,11 @@ def bench(
     names = _chosen("backend", backends, backend_names())
     notes = []
     if grid == "quick" and not backends:
-        variants = [name for name in names if name.startswith(f"{COMPILED}-")]
-        names = tuple(name for name in names if name not in variants)
-        if variants:
-            notes.append(f"left out of the quick grid: {', '.join(variants)}; --backend NAME measures it.")
+        # Variants, and what the grid `operators` is for.
+        slow = [name for name in names if name.startswith(f"{COMPILED}-") or name in (*OPERATOR_BACKENDS[1:], "triton")]
+        names = tuple(name for name in names if name not in slow)
+        if slow:
+            notes.append(f"left out of the quick grid: {', '.join(slow)}; --backend NAME measures it.")
     specs = [spec for spec in SPECS if spec.mode in _chosen("mode", modes, MODES)]
     _chosen("dtype", [dtype], DTYPES)
     if threads is not None and threads < 1:

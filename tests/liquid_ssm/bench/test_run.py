@@ -16,7 +16,7 @@ from liquid_ssm.bench.rivals import CONVOLUTIONS
 from liquid_ssm.bench.shapes import GRIDS, Shape
 from liquid_ssm.bench.work import BACKWARD, BOTH, DIRECTIONS, FORWARD
 from liquid_ssm.errors import ParameterError
-from liquid_ssm.registry import get_backend
+from liquid_ssm.registry import backend_names, get_backend
 
 SMALL, LONGER = Shape(1, 2, 4, 8), Shape(1, 2, 4, 64)
 
@@ -193,3 +193,26 @@ def test_the_grid_of_the_targets_has_them_all(compiled, monkeypatch):
     assert result.kernels
     # Each row once, though both the targets and the linearity ask for it.
     assert len([r for r in result.rows if r.subject == "numba"]) == len(DIRECTIONS)
+
+
+def test_the_quick_grid_leaves_out_what_others_are_for(monkeypatch):
+    asked = []
+
+    class Recorded:
+        def __init__(self, grid, names, *others):
+            asked.append((names, others[-1]))
+
+        def result(self):
+            return None
+
+    monkeypatch.setattr(run, "_Run", Recorded)
+    run.bench("quick")
+    run.bench("quick", backends=["torch"])
+    run.bench("targets")
+    (quick, notes), (named, none), (targets, _) = asked
+    assert quick == ("numba", "scipy", "numpy")
+    assert notes == [
+        "left out of the quick grid: numba-wide-state, triton, torch, torch-split-real, keops; --backend NAME measures it."
+    ]
+    assert (named, none) == (("torch",), [])
+    assert targets == backend_names()
