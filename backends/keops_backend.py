@@ -82,6 +82,10 @@ class KeOpsBackend(Backend):
             self._key = f"{self.name}, kernels in float32"
             self.__dict__["arithmetic"] = replace(type(self).arithmetic, kernel_dtype=None)
 
+    def warm_up_seconds(self) -> float:
+        """KeOps compiles a formula for some ten seconds, unless it is on disk, which is not looked up here."""
+        return 30.0
+
     def arithmetic_for(self, problem: Problem) -> Arithmetic:
         """How a problem of this structure is rounded: kernels of dplr systems are always computed in float64."""
         return type(self).arithmetic if problem.structure == "dplr" else self.arithmetic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
@@ -88,6 +89,10 @@ class TorchBackend(Backend):
         if split:
             arithmetic = replace(self.arithmetic, fft_gradients=False)
             self.__dict__.update(name="torch-split-real", linear_method="recurrence", arithmetic=arithmetic)
+
+    def warm_up_seconds(self) -> float:
+        """Importing torch takes some seconds."""
+        return 0.0 if "torch" in sys.modules else 3.0
 
     def reject(self, problem: Problem) -> Rejection | None:
         if not self.missing_packages() and _version()[: len(OLDEST)] < OLDEST:

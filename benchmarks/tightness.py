@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import liquid_ssm as ls
-from liquid_ssm.apply import problem_of
+from liquid_ssm.compute import problem_of
 from liquid_ssm.environment import environment
 from liquid_ssm.errors import UnstableRecurrence
 from liquid_ssm.oracle.metrics import absolute_error

@@ -8,8 +8,10 @@ from .continuous import ContinuousSystem
 from .errors import (
     BackendRejected,
     BackendUnavailable,
+    CertificateInvalid,
     DTypeError,
     LiquidSSMError,
+    NotCertified,
     OracleInconclusive,
     ParameterError,
     ShapeError,
@@ -20,12 +22,15 @@ from .initialize import initialize
 from .modes import State
 from .problem import ModeSpec, Problem
 from .registry import default_backend
+from .select import Choice, select
 from .systems import DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem
 from .verify import verify
 
 __all__ = [
     "BackendRejected",
     "BackendUnavailable",
+    "CertificateInvalid",
+    "Choice",
     "ContinuousSystem",
     "DPLRSystem",
     "DTypeError",
@@ -35,6 +40,7 @@ __all__ = [
     "LiquidSSMError",
     "MIMOSystem",
     "ModeSpec",
+    "NotCertified",
     "OracleInconclusive",
     "ParameterError",
     "Problem",
@@ -45,6 +51,7 @@ __all__ = [
     "apply",
     "default_backend",
     "initialize",
+    "select",
     "step",
     "verify",
     "vjp",

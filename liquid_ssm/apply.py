@@ -1,23 +1,17 @@
-"""`apply`, `step` and `vjp`: arrays in, checked, through one backend, checked, arrays out."""
+"""`apply`, `step` and `vjp`: one computation by the backend that is named, or by the one that selection proves."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .arrays import is_tensor
 from .backend import Backend, Gradients
-from .errors import BackendRejected, DTypeError, ParameterError, ShapeError
-from .finite import all_finite
-from .instability import raise_not_finite, require_finite_input
-from .modes import require_mode, run
-from .problem import DEFAULT_ORDER, DTYPES, ModeSpec, Problem
-from .registry import default_backend, get_backend, rejection
+from .compute import Array, compute, compute_vjp
+from .errors import ParameterError, ShapeError
+from .problem import DEFAULT_ORDER, ModeSpec
+from .registry import AUTO, CERTIFIED_ONLY
 
-Array = Any  # numpy.ndarray, or torch.Tensor where the docstring says so
-
-_ALLOWED = tuple(map(np.dtype, DTYPES))
+_SELECTING = (None, AUTO, CERTIFIED_ONLY)
 
 
 def apply(
@@ -28,8 +22,9 @@ def apply(
     order: int = DEFAULT_ORDER,
     correlations: str = "all",
     window: int | None = None,
-    backend: str | Backend | None = None,
+    backend: str | Backend | None = AUTO,
     tolerance: float | None = None,
+    recheck: float = 0.0,
     state: Any = None,
     return_state: bool = False,
 ) -> Any:
@@ -44,11 +39,15 @@ def apply(
         order: highest liquid order P >= 1 of `truncated`, `kb` and `pb`.
         correlations: `all` index tuples or `adjacent` ones; `kb` and `pb`.
         window: restrict correlations to the newest `window` inputs, >= order; `kb` and `pb`.
-        backend: a name, or a `Backend` of your own; None takes the first that accepts the problem, in the fixed
-            order of `liquid_ssm.registry.backend_names()`, and says so on the logger `liquid_ssm` (level INFO).
-        tolerance: largest error of a state, relative to the largest modulus it takes, that rounding may cause; with
-            backend=None only.  Where float32 data with a float32 state cannot promise it, the state is kept in float64
-            (backend `numba-wide-state`); see `liquid_ssm.tolerance`.
+        backend: `auto` (or None): the fastest backend that has passed verification on this machine for a domain that
+            holds this call; if no certificate holds it, one is made first, which takes up to some seconds.
+            `certified-only`: the same, but an error where no certificate holds the call.  `first`: the first that
+            accepts the problem, in the fixed order of `liquid_ssm.registry.backend_names()`, unchecked.  A name, or
+            name:dtype (`numba:float32`) to compute in another dtype than u's.  A `Backend` of your own.
+        tolerance: largest error of y relative to the largest |y| of its row, with `auto` and `certified-only`; None
+            asks for the derived bound of rounding errors alone.  See docs/selection.md.
+        recheck: the share of calls, at random, in which one row is compared with the reference after it is computed;
+            with `auto` and `certified-only`.
         state: x_{-1} (batch, H, M), or the state that an earlier call returned; None is rest.
         return_state: also return the final state.
 
@@ -58,39 +57,28 @@ def apply(
     Raises:
         ShapeError, DTypeError, ParameterError: bad arrays or options.
         BackendRejected, BackendUnavailable: the named backend cannot, or none can.
+        NotCertified: `certified-only`, and no certificate holds the call.
         UnstableRecurrence: the state left the range of the dtype (not looked for while torch compiles or transforms).
 
-    Accuracy: `verify` compares any backend with the exact reference and the bound of docs/bounds.md.
+    Accuracy: a selected backend is within the bound of docs/bounds.md, as its certificate says; `verify` compares any
+        backend.
     """
     spec = ModeSpec(mode, order, correlations, window)
-    if is_tensor(u):
-        from .tensors import apply_tensors
+    if backend not in _SELECTING:
+        _require_no_selection(backend, tolerance, recheck)
+        return compute(system, u, spec, backend=backend, state=state, return_state=return_state)
+    from .selection.auto import selected  # what it needs costs more than the rest of the package's import
 
-        return apply_tensors(
-            system, u, spec, backend=backend, tolerance=tolerance, state=state, return_state=return_state
-        )
-    # What is not finite in u makes an output that is not; so u is looked at only then, or where no output would tell.
-    u = check_input(system, u, finite=tolerance is not None or system.n_modes == 0)
-    system = system.astype(u.dtype)
-    problem = problem_of(system, u, spec, state=return_state or state is not None)
-    if tolerance is not None:
-        if backend is not None or system.structure == "integrator":
-            raise ParameterError("a tolerance chooses the backend; give tolerance or backend, and a discrete system.")
-        from .tolerance import backend_for
+    given = return_state or state is not None
+    if not 0 <= recheck <= 1:
+        raise ParameterError(f"recheck is {recheck}; it is a share of calls, from 0 to 1, such as 1e-4.")
+    chosen, certificate = selected(system, u, spec, state=given, tolerance=tolerance, strict=backend == CERTIFIED_ONLY)
+    result = compute(system, u, spec, backend=chosen, state=state, return_state=return_state)
+    if recheck and certificate is not None:
+        from .selection.recheck import watch
 
-        backend = backend_for(system, problem, float(np.abs(u).max(initial=0.0)), tolerance)
-    if system.structure == "integrator":
-        if backend not in (None, "numpy"):
-            raise BackendRejected(
-                f"{system.name} is computed by its own NumPy code; leave backend out or give 'numpy'."
-            )
-        y, final = system.scan(u, state)
-        return (y, final) if return_state else y
-    chosen = _backend(problem, backend)
-    with np.errstate(over="ignore", invalid="ignore"):  # overflow is found and named below
-        y, final = run(chosen, system, u, spec, state, carry=return_state)
-    _check_finite(chosen, system, u, spec, problem, y, final, state)
-    return (y, final) if return_state else y
+        watch(certificate, system, u, result[0] if return_state else result, state, recheck)
+    return result
 
 
 def step(
@@ -102,7 +90,7 @@ def step(
     order: int = DEFAULT_ORDER,
     correlations: str = "all",
     window: int | None = None,
-    backend: str | Backend | None = None,
+    backend: str | Backend | None = AUTO,
 ) -> tuple[Array, Any]:
     """One time step: u_k (batch, H) and the state before it give y_k (batch, H) and the state after it.
 
@@ -110,6 +98,8 @@ def step(
     (Appendix E).  Options as in `apply`; state=None is rest.
     """
     if not is_tensor(u_k):
+        import numpy as np
+
         u_k = np.asarray(u_k)
     if u_k.ndim != 2:
         raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; step takes (batch, H). Use apply for a whole sequence.")
@@ -136,7 +126,7 @@ def vjp(
     order: int = DEFAULT_ORDER,
     correlations: str = "all",
     window: int | None = None,
-    backend: str | Backend | None = None,
+    backend: str | Backend | None = AUTO,
     state: Any = None,
     grad_state: Any = None,
 ) -> Gradients:
@@ -151,85 +141,18 @@ def vjp(
         Gradients: `.parameters` by field name of the system, `.u`, `.state`; a complex gradient is
         dL/dRe + i·dL/dIm.
     """
-    from .gradients import run_vjp
-
     spec = ModeSpec(mode, order, correlations, window)
-    if is_tensor(u):
-        from .tensors import vjp_tensors
+    if backend in _SELECTING:
+        from .selection.auto import selected
 
-        return vjp_tensors(system, u, spec, grad_y, backend=backend, state=state, grad_state=grad_state)
-    u = check_input(system, u)
-    system = system.astype(u.dtype)
-    if system.structure == "integrator":
-        raise ParameterError(f"{system.name} has no gradients; discretise with euler, bilinear or zoh.")
-    grad_y = np.asarray(grad_y)
-    if grad_y.shape != u.shape:
-        raise ShapeError(f"grad_y has shape {grad_y.shape}; y has shape {u.shape}.")
-    given = state is not None or grad_state is not None
-    problem = problem_of(system, u, spec, gradient=True, state=given)
-    chosen = _backend(problem, backend)
-    return run_vjp(chosen, system, u, spec, grad_y.astype(u.dtype, copy=False), state, grad_state)
+        given = state is not None or grad_state is not None
+        backend, _ = selected(system, u, spec, gradient=True, state=given, strict=backend == CERTIFIED_ONLY)
+    return compute_vjp(system, u, spec, grad_y, backend=backend, state=state, grad_state=grad_state)
 
 
-def check_input(system: Any, u: Any, *, finite: bool = True) -> Array:
-    """u as an array, if it is (batch, H, L), float32 or float64, and `finite` unless that is found out later.
-
-    Raises:
-        ShapeError, DTypeError, ParameterError: it is not; the message says where.
-    """
-    if is_tensor(u):
-        raise DTypeError("u is a torch tensor; this takes NumPy arrays. Pass u.detach().cpu().numpy().")
-    if getattr(system, "is_torch", False):
-        raise ParameterError(
-            "the system's parameters are torch tensors and u is not; pass torch.as_tensor(u), or system.to_numpy()."
-        )
-    array = np.asarray(u)
-    if array.dtype not in _ALLOWED:
-        raise DTypeError(f"u has dtype {array.dtype}; allowed: {', '.join(DTYPES)}. Convert it with .astype(...).")
-    if array.ndim != 3:
-        raise ShapeError(f"u has shape {array.shape}; it needs three dimensions (batch, H, L). Add them with u[None].")
-    if array.shape[1] != system.n_channels:
-        raise ShapeError(
-            f"u has {array.shape[1]} channels (shape {array.shape}, read as (batch, H, L)); "
-            f"the system has {system.n_channels}."
-        )
-    if finite:
-        require_finite_input(array)
-    return array
-
-
-def problem_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool = False, state: bool = False) -> Problem:
-    """The `Problem` that these arrays pose."""
-    require_mode(system, spec)
-    batch, channels, length = u.shape
-    return Problem(
-        spec, system.structure, batch, channels, system.n_modes, length, u.dtype.name, gradient=gradient, state=state
-    )
-
-
-def _backend(problem: Problem, wanted: str | Backend | None) -> Any:
-    if wanted is None:
-        import logging  # a tenth of the package's import time
-
-        choice = default_backend(problem)
-        logging.getLogger("liquid_ssm").info("%s: %s", problem.spec.label, choice.explain())
-        return get_backend(choice.backend)
-    backend = get_backend(wanted)
-    reason = rejection(backend, problem)
-    if reason is not None:
-        raise BackendRejected(
-            f"backend {backend.name!r} does not compute {problem.spec.label} for this problem:", [reason]
-        )
-    return backend
-
-
-def _check_finite(
-    chosen: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Any, state: Any
-) -> None:
-    arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
-    if not all(all_finite(a) for a in arrays):
-        raise_not_finite(chosen, system, u, spec, problem, y, final, state)
-
-
-def _leaves(state: Any) -> list[Array]:
-    return [a for a in (state if isinstance(state, tuple) else (state,)) if a is not None]
+def _require_no_selection(backend: Any, tolerance: float | None, recheck: float) -> None:
+    for name, value in (("tolerance", tolerance), ("recheck", recheck or None)):
+        if value is not None:
+            raise ParameterError(
+                f"{name}={value} goes with a backend that is selected; leave backend={backend!r} out, or {name}."
+            )

@@ -205,6 +205,10 @@ class Backend(ABC):
         """How `problem` is computed; the same for all problems unless a backend rounds differently by shape."""
         return self.arithmetic
 
+    def warm_up_seconds(self) -> float:
+        """Seconds that a first call may load packages and compile, where those are more than one or two."""
+        return 0.0
+
     def missing_packages(self) -> tuple[str, ...]:
         """The packages of `requires` that are not installed."""
         return tuple(package for package in self.requires if not _is_installed(package))

@@ -7,17 +7,21 @@ JSON alone.  Packages are imported where they are needed, so that `--help` answe
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .bench.command import bench
+from .certificates_command import certificates
 from .claims.command import claims
 from .console import check_target, progress, write_json, writing
-from .errors import BackendUnavailable, LiquidSSMError, OracleInconclusive, ParameterError, unknown_name
+from .errors import LiquidSSMError, OracleInconclusive, ParameterError, unknown_name
+from .info import info
 from .problem import CORRELATIONS, DEFAULT_ORDER, DTYPES, MODES, ModeSpec
 
 if TYPE_CHECKING:
@@ -166,7 +170,21 @@ def verify(
         ),
     ] = 2**21,
     html: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Write one HTML file.", rich_help_panel=_OUTPUT)
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Write one HTML file, with plots (needs matplotlib).", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    no_plots: Annotated[
+        bool, typer.Option("--no-plots", help="The HTML file without plots.", rich_help_panel=_OUTPUT)
+    ] = False,
+    plots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write every plot as PNG and SVG into this folder; needs matplotlib.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     json: JsonOption = None,
     quiet: Annotated[
@@ -184,8 +202,16 @@ def verify(
     newest = _window(order, window, no_window)
     if html == "-":
         raise ParameterError("--html needs the name of a file; only --json writes to standard output with '-'.")
+    if no_plots and html is None:
+        raise ParameterError("--no-plots is about the page of --html, which is not asked for; give --html PATH too.")
     for option, path in (("--json", json), ("--html", html)):
         check_target(option, path)
+    drawn = plots is not None or (html is not None and not no_plots)
+    if drawn:
+        from .report_plots import need_matplotlib
+
+        need_matplotlib("leave --plots out, and add --no-plots to --html")
+    _check_folder("--plots", plots)
     from .registry import backend_names
 
     names = backend_names()
@@ -232,7 +258,10 @@ def verify(
             seed=seed,
             oracle_budget=oracle_budget,
             progress=step,
+            **({"curves": True} if drawn else {}),
         )
+    from .reproduce import command_line, file_hash
+
     asked = {
         "signal": loaded.name,
         "signal_description": loaded.description,
@@ -245,7 +274,30 @@ def verify(
         "dt_max": dt_max,
         "seed": seed,
     }
-    report = replace(report, problem={**report.problem, **asked})
+    if signal is not None:
+        asked["signal_sha256"] = file_hash(signal)
+    command = {
+        "signal": signal,
+        "init": init,
+        "discretization": method,
+        "n_state": n_state,
+        "channels": channels,
+        "dt_min": dt_min,
+        "dt_max": dt_max,
+        "seed": seed,
+        "mode": mode,
+        "order": order,
+        "window": newest,
+        "no_window": newest is None,
+        "correlations": correlations,
+        "backend": backend,
+        "dtype": dtype,
+        "oracle_budget": oracle_budget,
+        "html": html,
+        "no_plots": no_plots,
+        "plots": plots,
+    }
+    report = replace(report, problem={**report.problem, **asked}, command=command_line("verify", command))
 
     if quiet:
         print(report.verdict, file=out)
@@ -255,13 +307,18 @@ def verify(
         report.print(Console(file=out))
     with writing("--html", html):
         if html is not None:
-            report.to_html(html)
+            report.to_html(html, plots=not no_plots)
+    with writing("--plots", plots):
+        if plots is not None:
+            report.to_plots(plots)
     write_json(report.to_json(), json)
     raise typer.Exit(WITHIN if report.passed else NOT_WITHIN)
 
 
 app.command()(claims)
 app.command()(bench)
+app.command()(info)
+app.add_typer(certificates)
 
 
 @app.command()
@@ -312,53 +369,22 @@ def certify(
     raise typer.Exit(WITHIN if report.passed else NOT_WITHIN)
 
 
-@app.command()
-def info(json: JsonOption = None) -> None:
-    """Print versions, processor, linear algebra library, and which backends can be used, preferred first."""
-    check_target("--json", json)
-    from .environment import environment
-    from .registry import backend_names, get_backend
-    from .report import dump_json
-
-    found = environment()
-    backends = []
-    for name in backend_names():
-        try:
-            able = get_backend(name).capabilities
-        except BackendUnavailable as error:
-            backends.append({"name": name, "available": False, "reason": str(error)})
-        else:
-            backends.append(
-                {
-                    "name": name,
-                    "available": True,
-                    "primitives": list(able.primitives),
-                    "dtypes": able.dtypes,
-                    "devices": able.devices,
-                    "gradients": able.gradients,
-                }
-            )
-    if json != "-":
-        width = max(len(key) for key in [*found, *(f"backend {entry['name']}" for entry in backends)])
-        for key, value in found.items():
-            print(f"{key:<{width}}  {value}")
-        for entry in backends:
-            print(f"{'backend ' + str(entry['name']):<{width}}  {_availability(entry)}")
-    write_json(dump_json({"environment": found, "backends": backends}), json)
-
-
-def _availability(entry: dict[str, object]) -> str:
-    if not entry["available"]:
-        return f"not available: {entry['reason']}"
-    lists = (entry[key] for key in ("primitives", "dtypes", "devices"))
-    parts = [", ".join(values) for values in lists if isinstance(values, (list, tuple))]
-    return "; ".join(["available", *parts, *(["gradients"] if entry["gradients"] else [])])
-
-
 def _check_names(kind: str, given: Sequence[str] | None, allowed: Sequence[str]) -> None:
     for name in given or ():
         if name not in allowed:
             raise unknown_name(kind, name, allowed)
+
+
+def _check_folder(option: str, path: str | None) -> None:
+    """Refuse a folder that cannot be written into before the time is spent; it may be new."""
+    if path is None:
+        return
+    folder = Path(path)
+    if not path or (folder.exists() and not folder.is_dir()):
+        raise ParameterError(f"{option} {path!r} is not a folder; give the name of a folder, which may be new.")
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ParameterError(f"{option} {path!r} cannot be written: permission denied. Choose another place.")
 
 
 def _window(order: int, window: int | None, no_window: bool) -> int | None:

@@ -75,6 +75,14 @@ class OracleInconclusive(LiquidSSMError):
     """The reference could not be computed accurately enough to decide; never a pass."""
 
 
+class NotCertified(LiquidSSMError):
+    """No valid certificate holds the call, and none may be made."""
+
+
+class CertificateInvalid(LiquidSSMError, ValueError):
+    """A certificate's file has been tampered with, is truncated, or is not one of ours."""
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ParameterError:
     """The error for a name that is not in a list, with the nearest names of the list."""
     from difflib import get_close_matches

@@ -134,7 +134,7 @@ class _Integrator(ABC, Generic[S]):
             ShapeError, DTypeError, ParameterError: u or the state does not fit or is not finite.
             UnstableRecurrence: a pole of the method is hit, or the state leaves the range of the dtype.
         """
-        from .apply import check_input
+        from .compute import check_input
 
         u = check_input(self, u)
         own = self.astype(u.dtype)

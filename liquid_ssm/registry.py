@@ -11,6 +11,11 @@ from .errors import BackendRejected, BackendUnavailable, unknown_name
 from .problem import Problem
 
 ENTRY_POINT_GROUP = "liquid_ssm.backends"
+# Not a backend's name: the first in the fixed order that accepts the problem, whether or not anything has checked it.
+FIRST = "first"
+# Nor are these: the fastest that is proved good enough, and the same without ever making the proof at a call.
+AUTO = "auto"
+CERTIFIED_ONLY = "certified-only"
 
 # Faster first.  `default_backend` takes the first that does not reject; docs/backends.md says so.
 BUILT_IN: tuple[tuple[str, str], ...] = (

@@ -6,14 +6,15 @@ When a row passes is stated in docs/verification.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .apply import apply, problem_of
+from .compute import compute, problem_of
+from .curves import ErrorCurve, largest, lengths, rounded, starts
 from .errors import OracleInconclusive, ParameterError
 from .modes import linear_method
 from .problem import ModeSpec, Problem
@@ -29,6 +30,9 @@ Array = npt.NDArray[Any]
 
 WINDOWS = 5  # excerpts that T1 encloses where a whole signal would take too long
 WINDOW_LENGTH = 1024
+
+# Runs of a length of their own: from where an FFT is worth it, to where the plot has cost enough.
+OWN_RUNS = (64, 2**14)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,19 @@ def rounding_model(backend: Any, problem: Problem) -> RoundingModel:
     )
 
 
+def rounding_models(backend: Any, problem: Problem) -> list[RoundingModel]:
+    """The ways of computing whose bounds add up to that of `backend` on `problem`, states included."""
+    model = rounding_model(backend, problem)
+    if not model.fft or linear_method(problem, backend) == "convolution":
+        return [model]
+    # With a state or gradients the linear term is a recurrence, whatever the backend prefers; finite kernels stay FFTs.
+    recurrence = replace(model, fft=False)
+    spec = problem.spec
+    windowed = spec.window is not None and spec.order > 1
+    finite_kernels = spec.mode == "kb" and spec.correlations == "adjacent" and windowed
+    return [recurrence, model] if finite_kernels else [recurrence]
+
+
 def has_bound(backend: Any, problem: Problem) -> bool:
     """Whether the oracle has a bound for this way of computing: see `NO_SCAN_BOUND`."""
     if backend.arithmetic_for(problem).scan == "sequential" or problem.structure in ("diagonal", "mimo"):
@@ -110,9 +127,18 @@ def options(spec: ModeSpec) -> dict[str, Any]:
 
 
 def mode_rows(
-    case: Case, spec: ModeSpec, names: Sequence[str], seed: int, budget: int
+    case: Case,
+    spec: ModeSpec,
+    names: Sequence[str],
+    seed: int,
+    budget: int,
+    curves: list[ErrorCurve] | None = None,
 ) -> tuple[list[RoundingRow], Array]:
-    """The rows of one mode and dtype, one per backend, and the reference values (batch, H, L)."""
+    """The rows of one mode and dtype, one per backend, and the reference values (batch, H, L).
+
+    Args:
+        curves: takes the error curves of every row that was compared; None for none.
+    """
     from .oracle.errors import OutputOverflow, PrecisionExhausted
     from .oracle.reference import reference
     from .report import RoundingRow
@@ -155,6 +181,10 @@ def mode_rows(
             continue
         i = able.index(name)
         y, seconds = outputs[name]
+        if curves is not None:
+            e = None if enclosed is None else enclosed.enclosure
+            hi, lo = (whole.value, 0.0) if e is None else (e.hi, e.lo)
+            curves += _error_curves(name, spec, case.dtype, y, hi, lo, whole.bounds[i])
         if enclosed is not None:
             compared = [enclosed.compare(y, i)]
             oracle, coverage = "T1", f"all {case.u.shape[-1]} steps"
@@ -170,6 +200,87 @@ def mode_rows(
     return rows, np.asarray(whole.value)
 
 
+def _error_curves(
+    name: str, spec: ModeSpec, dtype: str, y: Array, hi: Array, lo: Array | float, bound: Bound
+) -> list[ErrorCurve]:
+    """Error and bound against the step, and against the length where the first L steps are a run of L steps."""
+    from .oracle.metrics import absolute_error
+
+    error = absolute_error(y, hi, lo)
+    b, h = _nearest_to_bound(error, bound)
+    errors, allowed = error[b, h], _allowed(bound)[b, h]
+    steps = tuple(map(int, starts(len(errors))))
+    step = ErrorCurve(name, spec.label, dtype, "step", steps, largest(errors), largest(allowed), batch=b, channel=h)
+    if not bound.is_componentwise:
+        return [step]
+    sizes = lengths(len(errors))
+    error_up_to, allowed_up_to = (rounded(values[:size].max() for size in sizes) for values in (errors, allowed))
+    return [
+        step,
+        ErrorCurve(name, spec.label, dtype, "length", sizes, error_up_to, allowed_up_to, batch=b, channel=h),
+    ]
+
+
+def _allowed(bound: Bound) -> Array:
+    """What each single error may be: one entry of a vector is at most its 2-norm."""
+    return np.asarray(bound.componentwise + bound.normwise[..., None])
+
+
+def _nearest_to_bound(error: Array, bound: Bound) -> tuple[int, int]:
+    """Batch row and channel with the largest error in units of the bound, as the verdict counts it."""
+    units = np.empty(error.shape[:2])
+    for b, h in np.ndindex(units.shape):
+        one = slice(b, b + 1), slice(h, h + 1)
+        units[b, h] = replace(bound, componentwise=bound.componentwise[one], normwise=bound.normwise[one]).units(
+            error[one]
+        )
+    b, h = np.unravel_index(int(np.argmax(units)), units.shape)
+    return int(b), int(h)
+
+
+def length_curves(case: Case, spec: ModeSpec, names: Sequence[str]) -> list[ErrorCurve]:
+    """Error and bound against the length for the backends that compute this by FFT: a run for every length.
+
+    An FFT of L steps is not the beginning of a longer one; lengths beyond `OWN_RUNS` are left out.
+    """
+    from .oracle.metrics import absolute_error
+    from .oracle.reference import reference
+
+    problem = problem_of(case.system, case.u, spec)
+    able = [name for name in names if rejection(name, problem) is None and has_bound(get_backend(name), problem)]
+    models = {name: rounding_model(get_backend(name), problem) for name in able}
+    models = {name: model for name, model in models.items() if model.fft}
+    if not models:
+        return []
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for size in lengths(min(case.u.shape[-1], OWN_RUNS[1]), OWN_RUNS[0]):
+        u = case.u[..., :size]
+        exact = reference(
+            case.realization,
+            u,
+            spec.mode,
+            models=list(models.values()),
+            dtype=case.wider_than(list(models.values())),
+            **options(spec),
+        )
+        bounds = dict(zip(models, exact.bounds, strict=True))
+        # Backends with an FFT compute some modes by recurrence, which `mode_rows` has drawn.
+        models = {name: model for name, model in models.items() if not bounds[name].is_componentwise}
+        if not models:
+            break
+        for name in models:
+            error = absolute_error(_output(case.system, u, spec, name), exact.value)
+            row = _nearest_to_bound(error, bounds[name])
+            found.setdefault(name, []).append((size, error[row].max(), _allowed(bounds[name])[row].max()))
+    curves = []
+    for name, points in found.items():
+        sizes, errors, allowed = zip(*points, strict=True)
+        curves.append(
+            ErrorCurve(name, spec.label, case.dtype, "length", sizes, rounded(errors), rounded(allowed), own_runs=True)
+        )
+    return curves
+
+
 def _timed(system: Any, u: Array, spec: ModeSpec, name: str) -> tuple[Array, float]:
     """y, and the seconds of a second call: the first one may compile."""
     y = _output(system, u, spec, name)
@@ -179,7 +290,7 @@ def _timed(system: Any, u: Array, spec: ModeSpec, name: str) -> tuple[Array, flo
 
 
 def _output(system: Any, u: Array, spec: ModeSpec, name: str) -> Array:
-    return np.asarray(apply(system, u, mode=spec.mode, backend=name, **options(spec)))
+    return np.asarray(compute(system, u, spec, backend=name))
 
 
 @dataclass(frozen=True)
@@ -341,8 +452,14 @@ def _row(
     )
 
 
-def integrator_rows(case: Case, names: Sequence[str]) -> list[RoundingRow]:
-    """Rows of an integrator, which is its own NumPy code and has the mode `liquid` only."""
+def integrator_rows(
+    case: Case, names: Sequence[str], curves: list[ErrorCurve] | None = None
+) -> tuple[list[RoundingRow], Array]:
+    """Rows of an integrator, which is its own NumPy code and has the mode `liquid` only, and the reference values.
+
+    Args:
+        curves: takes the error curves; None for none.
+    """
     from .oracle.integrator_reference import integrator_reference
     from .oracle.rounding import RoundingModel
     from .report import RoundingRow
@@ -372,6 +489,8 @@ def integrator_rows(case: Case, names: Sequence[str]) -> list[RoundingRow]:
             reason = f"{name}: structure: needs a discrete system, got {system.name}"
             rows.append(RoundingRow(name, spec.label, case.dtype, "rejected", reason=reason))
             continue
+        if curves is not None:
+            curves += _error_curves(name, spec, case.dtype, y, exact.value, 0.0, exact.bounds[0])
         compared = [_compare(y, exact.value, 0.0, exact.radius, exact.bounds[0])]
         rows.append(_row(name, spec, case.dtype, compared, "T3", f"all {case.u.shape[-1]} steps", seconds))
-    return rows
+    return rows, np.asarray(exact.value)

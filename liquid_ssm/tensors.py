@@ -1,4 +1,4 @@
-"""`apply`, `step` and `vjp` for torch tensors: device and dtype kept, gradients flow, traceable by `torch.compile`."""
+"""`compute` and `compute_vjp` for tensors: device and dtype kept, gradients flow, traceable by `torch.compile`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .finite import all_finite
 from .instability import raise_not_finite
 from .modes import State, initial_state, require_mode, run
 from .problem import DTYPES, ModeSpec, Problem
-from .registry import default_backend, get_backend, rejection
+from .registry import FIRST, default_backend, get_backend, rejection
 
 OLDEST = (2, 4)
 
@@ -37,17 +37,16 @@ def require_recent(version: str) -> None:
 require_recent(torch.__version__)
 
 
-def apply_tensors(
+def compute_tensors(
     system: Any,
     u: torch.Tensor,
     spec: ModeSpec,
     *,
-    backend: str | Backend | None,
-    tolerance: float | None,
+    backend: str | Backend,
     state: Any,
     return_state: bool,
 ) -> Any:
-    """`liquid_ssm.apply` for a tensor u; see there.
+    """`liquid_ssm.compute.compute` for a tensor u.
 
     float32 and float64 are computed as they are, bfloat16 and float16 in float32, with y rounded to u's dtype and the
     state in float32.  `torch.autocast` changes nothing.  Under `torch.compile`, `torch.export` and `torch.func` the
@@ -56,12 +55,10 @@ def apply_tensors(
     system, inputs = checked(system, u)
     gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _leaves(system, inputs, state))
     problem = problem_of_tensors(system, inputs, spec, gradient=gradient, state=return_state or state is not None)
-    if tolerance is not None:
-        backend = _for_tolerance(system, inputs, problem, backend, tolerance)
     chosen = _backend(problem, backend)
     with torch.autocast(u.device.type, enabled=False):
         y, final = run(chosen, system, inputs, spec, state, carry=return_state, gradient=gradient)
-    traced = not _has_numbers(y)
+    traced = not has_numbers(y)
     if not traced:
         _require_finite(chosen, system, inputs, spec, problem, y, final, state)
     if u.dtype in HALVES:
@@ -80,11 +77,11 @@ def vjp_tensors(
     spec: ModeSpec,
     grad_y: torch.Tensor,
     *,
-    backend: str | Backend | None,
+    backend: str | Backend,
     state: Any,
     grad_state: Any,
 ) -> Gradients:
-    """`liquid_ssm.vjp` for tensors, by automatic differentiation of `apply_tensors`."""
+    """`liquid_ssm.vjp` for tensors, by automatic differentiation of `compute_tensors`."""
     system, inputs = checked(system, u)
     if tuple(grad_y.shape) != tuple(u.shape):
         raise ShapeError(f"grad_y has shape {tuple(grad_y.shape)}; y has shape {tuple(u.shape)}.")
@@ -98,7 +95,7 @@ def vjp_tensors(
         start = None
         if recurrent:
             start = _each(initial_state(system, spec, inputs, state), lambda part: part.detach().requires_grad_())
-        result = apply_tensors(fresh, row, spec, backend=chosen, tolerance=None, state=start, return_state=recurrent)
+        result = compute_tensors(fresh, row, spec, backend=chosen, state=start, return_state=recurrent)
         y, final = result if recurrent else (result, None)
     pairs = [(y, grad_y.to(y.dtype))]
     if grad_state is not None:
@@ -174,7 +171,7 @@ def problem_of_tensors(system: Any, u: torch.Tensor, spec: ModeSpec, *, gradient
     )
 
 
-def _backend(problem: Problem, wanted: str | Backend | None) -> Any:
+def _backend(problem: Problem, wanted: str | Backend) -> Any:
     if isinstance(wanted, Backend):
         if not torch.compiler.is_compiling():
             _refuse(wanted, problem)
@@ -197,7 +194,7 @@ def _backend(problem: Problem, wanted: str | Backend | None) -> Any:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
 def _chosen_name(
-    wanted: str | None,
+    wanted: str,
     mode: str,
     order: int,
     correlations: str,
@@ -214,7 +211,7 @@ def _chosen_name(
     """
     spec = ModeSpec(mode, order, correlations, window)
     problem = Problem(spec, structure, 1, 1, 1, 1, dtype, device, gradient, state, "torch")
-    if wanted is None:
+    if wanted == FIRST:
         import logging
 
         choice = default_backend(problem)
@@ -235,20 +232,7 @@ def _refuse(backend: Backend, problem: Problem) -> None:
         )
 
 
-def _for_tolerance(
-    system: Any, u: torch.Tensor, problem: Problem, backend: str | Backend | None, tolerance: float
-) -> str | None:
-    from .tolerance import backend_for
-
-    if backend is not None:
-        raise ParameterError("a tolerance chooses the backend; give tolerance or backend.")
-    if problem.device != "cpu":
-        raise ParameterError(f"a tolerance chooses among CPU backends; u is on {u.device}. Leave it out.")
-    largest = float(u.detach().abs().max()) if u.numel() else 0.0
-    return backend_for(system.to_numpy(), problem, largest, tolerance)
-
-
-def _has_numbers(tensor: torch.Tensor) -> bool:
+def has_numbers(tensor: torch.Tensor) -> bool:
     """Whether the values may be looked at: not while a compiler or a function transform only traces them."""
     if torch.compiler.is_compiling() or tensor.device.type == "meta":
         return False

@@ -8,6 +8,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from liquid_ssm import certificate_store
+
+CACHE = "LIQUID_SSM_CACHE_DIR"
+
 # Without a GPU the Triton kernels run in Triton's interpreter, which must be chosen before triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -25,6 +29,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 # With `pytest -n` each process has its share of the cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_certificates(tmp_path_factory):
+    """Certificates of tests stay with them, unless a test names a folder by LIQUID_SSM_CACHE_DIR itself."""
+    folder, given, usual = tmp_path_factory.mktemp("cache"), os.environ.get(CACHE), certificate_store.cache_folder
+    with pytest.MonkeyPatch.context() as patch:
+        own = lambda: folder if os.environ.get(CACHE) == given else usual()  # noqa: E731
+        patch.setattr(certificate_store, "cache_folder", own)
+        yield
 
 
 def pytest_configure(config):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..timing import TooSlow
 from .memory import kernel_system
 from .rows import ITEMSIZE, Row, timed_row
 from .shapes import Shape
 from .subjects import NotANumber, checked
-from .timing import TooSlow
 
 Array = npt.NDArray[Any]
 

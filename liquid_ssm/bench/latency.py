@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..apply import problem_of, step
+from ..apply import step
+from ..compute import problem_of
 from ..errors import UnstableRecurrence
 from ..problem import ModeSpec
 from ..registry import rejection
+from ..timing import Timing, TooSlow, time_call
 from .shapes import Shape
 from .subjects import NotANumber, checked, options, subject
-from .timing import Timing, TooSlow, time_call
 
 SHAPE = Shape(1, 512, 64, 1)
 PYTHON, LOOP = "from Python", "in a compiled loop"

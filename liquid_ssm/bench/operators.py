@@ -11,11 +11,11 @@ import numpy as np
 from ..errors import BackendUnavailable
 from ..problem import ModeSpec
 from ..registry import get_backend
+from ..timing import TooSlow
 from .memory import kernel_system
 from .result import ERROR
 from .rows import ITEMSIZE, Row, timed_row
 from .subjects import Subject
-from .timing import TooSlow
 from .work import BOTH, FORWARD, slots, traffic
 
 # Entries of the kernel that a signal is convolved with: direct sums, as windows need them.

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ParameterError
 from ..report import dump_json
+from ..timing import Timing
 from .accuracy import Accuracy
 from .latency import Latency
 from .limits import Limits
@@ -17,7 +18,6 @@ from .rows import Row
 from .shapes import Shape
 from .startup import StartUp
 from .targets import Target
-from .timing import Timing
 
 # How the reason of a row begins whose call returned something wrong.
 ERROR = "error: "

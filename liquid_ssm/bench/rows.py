@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..problem import ModeSpec
+from ..timing import Timing, time_call
 from .limits import Limits, fraction
 from .shapes import Shape
-from .timing import Timing, time_call
 from .work import slots, traffic
 
 ITEMSIZE = {"float32": 4, "float64": 8}

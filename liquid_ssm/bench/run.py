@@ -8,11 +8,12 @@ from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
-from ..apply import problem_of
+from ..compute import problem_of
 from ..environment import environment, package_version
 from ..errors import BackendUnavailable, LiquidSSMError, ParameterError, UnstableRecurrence, unknown_name
 from ..problem import DTYPES, MODES, ModeSpec, Problem
 from ..registry import backend_names, get_backend, rejection
+from ..timing import TooSlow
 from .accuracy import Accuracy, accuracy
 from .kernels import CAUCHY, VANDERMONDE, kernel_row, plain_row
 from .latency import Latency, loop_latency, step_latency
@@ -27,7 +28,6 @@ from .shapes import grid as shapes_of
 from .startup import StartUp, start_up
 from .subjects import SPECS, NotANumber, Subject, call, checked, subject, takes_threads, with_threads
 from .targets import KERNEL_MEMORY, MEMORY, Measured, Target, evaluate
-from .timing import TooSlow
 from .work import BACKWARD, BOTH, FORWARD
 
 Progress = Callable[[int, int, str], None]

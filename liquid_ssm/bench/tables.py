@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..timing import Timing
 from .latency import Latency
 from .limits import COMPILED
 from .memory import Peak
 from .result import Result
 from .rows import Row
 from .targets import Target
-from .timing import Timing
 from .work import BOTH, FORWARD
 
 DASH = "-"

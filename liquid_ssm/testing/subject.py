@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ..apply import apply, problem_of, step, vjp
+from ..apply import apply, step, vjp
 from ..backend import Backend, Gradients
-from ..modes import linear_method
+from ..compute import problem_of
 from ..oracle.enclosure import Enclosure, enclose
 from ..oracle.metrics import absolute_error, norm2
 from ..oracle.reference import Bound, reference
 from ..oracle.rounding import RoundingModel
-from ..problem import ModeSpec, Problem
-from ..rounding_errors import NO_SCAN_BOUND, has_bound, realization_of, rounding_model
+from ..problem import Problem
+from ..rounding_errors import NO_SCAN_BOUND, has_bound, realization_of, rounding_models
 from .contract import CheckedBackend
 from .example import Array, Example
 
@@ -77,16 +77,7 @@ class Subject:
         problem = self._problem(example, state=state or example.state is not None)
         if not has_bound(self.backend, problem):
             raise PropertyViolation(f"nothing can be decided: {NO_SCAN_BOUND}")
-        model = rounding_model(self.backend, problem)
-        if not problem.state or not model.fft:
-            return self._bound(example, [model])
-        # With a state the linear term is a recurrence, whatever the backend prefers; finite kernels stay FFTs.
-        recurrence = replace(model, fft=False)
-        if linear_method(replace(problem, state=False), self.backend) == "recurrence" or not _finite_kernels(
-            example.spec
-        ):
-            return self._bound(example, [recurrence])
-        return self._bound(example, [recurrence, model])
+        return self._bound(example, rounding_models(self.backend, problem))
 
     def enclosure(self, example: Example) -> Enclosure:
         """The exact outputs; a state only in the modes s4, liquid and truncated."""
@@ -137,10 +128,6 @@ def _mapped(value: Any, function: Any) -> Any:
         parts = [_mapped(part, function) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return function(value)
-
-
-def _finite_kernels(spec: ModeSpec) -> bool:
-    return spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is not None and spec.order > 1
 
 
 def added(*bounds: Bound) -> Bound:

@@ -401,38 +401,6 @@ def test_a_target_without_permission_is_refused_before_the_work(
     assert fake.calls == []
 
 
-def test_info_lists_versions_and_every_backend(run: Callable[..., Result]) -> None:
-    result = run("info")
-    assert result.code == 0
-    keys = [re.split(r"  +", line)[0] for line in result.out.splitlines()]
-    assert {"python", "numpy", "scipy", "mpmath", "python-flint", "blas", "cpu", "cores"} <= set(keys)
-    assert [key for key in keys if key.startswith("backend ")] == [f"backend {name}" for name in backend_names()]
-    assert f"\nnumpy{' ' * (max(map(len, keys)) - 5)}  {np.__version__}\n" in result.out
-
-
-def test_info_as_json(run: Callable[..., Result], tmp_path: Path) -> None:
-    document = strict(run("info", "--json", "-").out)
-    assert document["environment"]["numpy"] == np.__version__
-    assert [entry["name"] for entry in document["backends"]] == list(backend_names())
-    result = run("info", "--json", tmp_path / "i.json")
-    assert strict((tmp_path / "i.json").read_text()) == document
-    assert "numpy" in result.out
-
-
-def test_info_says_what_a_missing_backend_needs(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    from liquid_ssm import registry
-    from liquid_ssm.errors import BackendUnavailable
-
-    def missing(name: str) -> None:
-        raise BackendUnavailable(f"backend {name!r} needs numba, which is not installed. Run: pip install numba")
-
-    monkeypatch.setattr(registry, "get_backend", missing)
-    result = run("info")
-    assert result.code == 0
-    assert "not available: backend 'numpy' needs numba" in result.out
-    assert strict(run("info", "--json", "-").out)["backends"][0]["available"] is False
-
-
 def test_version(run: Callable[..., Result]) -> None:
     from importlib.metadata import version
 

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from liquid_ssm.environment import _openblas_kernels, environment, package_version
+from liquid_ssm.environment import environment, matmul_precision, package_version
 
 
 def test_environment_names_what_a_result_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +43,9 @@ def test_a_missing_package_is_said() -> None:
     assert package_version("no-such-distribution-0") == "not installed"
 
 
-def test_a_numpy_without_bundled_openblas(tmp_path: Path) -> None:
-    (tmp_path / "numpy").mkdir()
-    assert _openblas_kernels(tmp_path / "numpy") == ""
+def test_older_versions_of_torch_have_one_precision_for_all_libraries() -> None:
+    older = SimpleNamespace(backends=SimpleNamespace(), get_float32_matmul_precision=lambda: "highest")
+    assert matmul_precision(older, "mkldnn") == "highest"
+    # Newer ones have one for each, and some refuse to be asked for the common one.
+    own = SimpleNamespace(mkldnn=SimpleNamespace(matmul=SimpleNamespace(fp32_precision="bf16")))
+    assert matmul_precision(SimpleNamespace(backends=own), "mkldnn") == "bf16"

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import liquid_ssm as ls
+from liquid_ssm import model_errors as module
+from liquid_ssm.discretize import DISCRETIZATIONS
+from liquid_ssm.rounding_errors import Case, realization_of
 from liquid_ssm.testing.strategies import random_system
 
 U = np.random.default_rng(0).normal(size=(1, 2, 40))
@@ -54,3 +57,86 @@ def test_a_missing_table_is_explained(system, words):
     report = ls.verify(given, U, modes=["s4"], dtypes=["float64"])
     assert report.discretization == ()
     assert any(words in note for note in report.notes)
+
+
+def case_of(system, u=U):
+    return Case("float64", system, u, realization_of(system))
+
+
+def test_truncation_curves_agree_with_the_rows():
+    system = random_system("diagonal", drive=0.1, n_modes=4)
+    report = ls.verify(system, U, dtypes=["float64"], order=2, modes=["truncated", "kb", "pb"], backends=["numpy"])
+    rows = {row.mode: row.relative_error for row in report.truncation}
+    specs = [ls.ModeSpec("truncated"), ls.ModeSpec("s4"), ls.ModeSpec("kb", 3, "adjacent"), ls.ModeSpec("pb", window=9)]
+    curves = {curve.mode: curve for curve in module.truncation_curves(case_of(system), specs)}
+    assert list(curves) == ["truncated", "kb (adjacent)", "pb (all)"]
+    for label, row in (("truncated", "truncated(2)"), ("kb (adjacent)", "kb(2, adjacent)"), ("pb (all)", "pb(2, all)")):
+        assert curves[label].order == (1, 2, 3, 4, 5, 6)
+        assert curves[label].error[1] == pytest.approx(rows[row], rel=1e-3)
+    assert list(curves["truncated"].error) == sorted(curves["truncated"].error, reverse=True)
+
+
+def test_truncation_curves_need_a_mode_with_an_order():
+    assert module.truncation_curves(case_of(random_system("diagonal")), [ls.ModeSpec("s4")]) == ()
+
+
+def test_truncation_curves_of_full_matrices_take_the_beginning():
+    system = random_system("dense", n_modes=2)
+    u = np.random.default_rng(1).normal(size=(1, 2, module.LONGEST_MATRIX + 50))
+    whole, beginning = (
+        module.truncation_curves(case_of(system, part), [ls.ModeSpec("truncated")])
+        for part in (u, u[..., : module.LONGEST_MATRIX])
+    )
+    assert whole == beginning
+
+
+@pytest.mark.parametrize(
+    ("u", "adams_bashforth"),
+    # A multistep method takes a slope from before each jump of a held input.
+    [(np.ones((1, 1, 300)), 2.0), (np.random.default_rng(2).normal(size=(1, 1, 300)), 1.0)],
+)
+def test_methods_converge_at_their_order_on_the_users_system(u, adams_bashforth):
+    continuous = ls.ContinuousSystem(
+        np.array([[-0.5 + 3j, -0.7 + 1j]]), np.ones((1, 2)), np.ones((1, 2)), np.array([0.2])
+    )
+    curves = {curve.method: curve for curve in module.discretization_curves(continuous, u)}
+    assert list(curves) == list(DISCRETIZATIONS)
+    assert curves["euler"].dt[0] == 0.2
+    assert curves["euler"].dt[-1] == pytest.approx(0.2 / 1024, rel=1e-3)
+    orders = {method: round(curve.slope, 1) for method, curve in curves.items()}
+    assert orders == {
+        "euler": 1.0,
+        "bilinear": 1.0,
+        "zoh": 1.0,
+        "adams-bashforth": adams_bashforth,
+        "bilinear-exact": 2.0,
+    }
+
+
+def test_the_first_point_is_the_row_of_the_table():
+    u = U[..., : module.EXCERPT]
+    continuous = ls.initialize("s4d-lin", n_channels=2, n_state=8, dt_max=1e-2)
+    rows, _ = module.discretization_rows(continuous, u)
+    for row, curve in zip(rows, module.discretization_curves(continuous, u), strict=True):
+        assert curve.method == row.method
+        assert curve.error[0] == pytest.approx(row.relative_error, rel=1e-3)
+
+
+def test_the_excerpt_is_where_the_signal_is_loud():
+    continuous = ls.initialize("s4d-lin", n_channels=1, n_state=4)
+    u = np.zeros((1, 1, 500))
+    u[..., 400:402] = 1.0
+    curve = module.discretization_curves(continuous, u)[2]
+    assert all(error > 0 for error in curve.error)
+
+
+def test_an_unstable_method_has_no_slope():
+    continuous = ls.ContinuousSystem(np.array([[-1.0 + 200j]]), np.ones((1, 1)), np.ones((1, 1)), np.array([0.1]))
+    curve = module.discretization_curves(continuous, np.ones((1, 1, 20)))[0]
+    assert np.isnan(curve.slope)
+    assert curve.error[0] > 1
+
+
+def test_other_systems_have_no_discretisation_curves():
+    assert module.discretization_curves(None, U) == ()
+    assert module.discretization_curves(ls.initialize("legs", n_channels=2, n_state=8), U) == ()

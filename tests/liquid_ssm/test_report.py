@@ -7,13 +7,13 @@ import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields, replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from liquid_ssm.curves import Curves, ErrorCurve
 from liquid_ssm.errors import ParameterError
 from liquid_ssm.report import DiscretizationRow, Report, RoundingRow, TruncationRow, dump_json
 
@@ -216,64 +216,17 @@ def test_json_refuses_what_it_has_no_form_for() -> None:
         dump_json({"u": np.zeros(3)})
 
 
-class Page(HTMLParser):
-    """Checks that tags nest, and collects cells and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.cells: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        assert not {name for name, _ in attrs} & {"src", "href", "onload", "onerror"}
-        if tag != "meta":
-            self.open.append(tag)
-        if tag in ("td", "th"):
-            self.cells.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("td", "th"):
-            self.cells[-1] += data
-
-
-def read_page(path: Path) -> Page:
-    page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
-    page.close()
-    assert page.open == []
-    return page
-
-
-def test_html_has_everything_and_needs_nothing_else(tmp_path: Path) -> None:
-    FULL.to_html(tmp_path / "r.html")
-    page = read_page(tmp_path / "r.html")
-    assert not page.tags & {"script", "link", "img", "iframe"}
-    for cell in ("1.2e-16", "2.3e-17", "3.5e-18", "componentwise", "812", "all 1024 steps", "inconclusive", "euler"):
-        assert cell in page.cells
-    # The rejected row has no step, which is stored as -1.
-    assert "-1" not in page.cells
-    assert page.cells[-4:] == ["length", "1024", "python", "3.11"]
-
-
-def test_html_is_escaped(tmp_path: Path) -> None:
-    evil = "<script>alert('x')</script>&\"\udcff"
-    found = Report(
-        (RoundingRow(evil, evil, evil, "fail", bound_kind=evil, oracle=evil, coverage=evil, reason=evil),),
-        (TruncationRow(evil, 0.0, 0.0, 0),),
-        (DiscretizationRow(evil, 0.0, 0.0, 0),),
-        {evil: evil},
-        {evil: evil},
-        (evil,),
+def test_json_has_the_curves_and_the_command() -> None:
+    curve = ErrorCurve(
+        "numpy", "liquid", "float64", "step", (0, 1), (1e-16, math.inf), (2e-16, 3e-16), batch=0, channel=1
     )
-    found.to_html(tmp_path / "r.html")
-    page = read_page(tmp_path / "r.html")
-    assert "script" not in page.tags
-    assert evil.replace("\udcff", "\\udcff") in page.cells
+    document = strict(replace(FULL, curves=Curves((curve,)), command="liquid-ssm verify").to_json())
+    assert document["command"] == "liquid-ssm verify"
+    stored = document["curves"]["errors"][0]
+    assert [field.name for field in fields(ErrorCurve)] == list(stored)
+    assert (stored["x"], stored["error"]) == ([0, 1], [1e-16, "inf"])
+    assert list(document["curves"]) == [field.name for field in fields(Curves)]
+    assert strict(FULL.to_json())["curves"] is None
 
 
 def on_console(found: Report, **options: Any) -> str:
@@ -305,8 +258,9 @@ def test_print_takes_brackets_literally() -> None:
     assert "[red]" in on_console(Report((row(backend="[red]"),)), force_terminal=True, width=120)
 
 
-def test_the_module_loads_without_rich() -> None:
-    code = "import sys, liquid_ssm.report; print('rich' in sys.modules)"
+@pytest.mark.parametrize("package", ["rich", "matplotlib"])
+def test_the_module_loads_without(package: str) -> None:
+    code = f"import sys, liquid_ssm.report, liquid_ssm.report_page; print({package!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -45,12 +45,12 @@ BUGS = {
 @pytest.mark.parametrize("bug", BUGS)
 @pytest.mark.parametrize("mode", ["s4", "liquid", "kb"])
 def test_a_wrong_backend_fails(bug, mode, monkeypatch):
-    real = module.apply
+    real = module.compute
 
-    def wrong(system, u, **options):
-        return BUGS[bug](real(system, u, **options), u)
+    def wrong(system, u, spec, **options):
+        return BUGS[bug](real(system, u, spec, **options), u)
 
-    monkeypatch.setattr(module, "apply", wrong)
+    monkeypatch.setattr(module, "compute", wrong)
     report = ls.verify(CONTINUOUS, U, modes=[mode], dtypes=["float32"], backends=["numpy"])
     assert not report.passed
     assert {r.status for r in report.rounding} == {"fail"}
@@ -58,12 +58,12 @@ def test_a_wrong_backend_fails(bug, mode, monkeypatch):
 
 
 def test_float32_accumulation_where_float64_is_claimed_fails(monkeypatch):
-    real = module.apply
+    real = module.compute
 
-    def lazy(system, u, **options):
-        return real(system.astype("float32"), u.astype(np.float32), **options).astype(u.dtype)
+    def lazy(system, u, spec, **options):
+        return real(system.astype("float32"), u.astype(np.float32), spec, **options).astype(u.dtype)
 
-    monkeypatch.setattr(module, "apply", lazy)
+    monkeypatch.setattr(module, "compute", lazy)
     assert not ls.verify(CONTINUOUS, U, modes=["liquid"], dtypes=["float64"]).passed
 
 
@@ -128,3 +128,69 @@ def test_what_a_backend_says_of_matrix_products_and_correlations_reaches_the_bou
     found = module.rounding_model(backend, problem)
     assert (found.factor_unit, found.correlations) == (2.0**-10, "any")
     assert module.rounding_model(backend, replace(problem, dtype="float64")).factor_unit is None
+
+
+def curves_of(spec, names, length=200, dtype="float64", budget=2**21):
+    u = np.random.default_rng(3).normal(size=(2, 2, length)).astype(dtype)
+    system = CONTINUOUS.discretize("bilinear").astype(dtype)
+    case = module.Case(dtype, system, u, module.realization_of(system))
+    found = []
+    rows, _ = module.mode_rows(case, spec, names, 0, budget, found)
+    return case, rows, found
+
+
+@pytest.mark.parametrize("budget", [2**21, 2000])
+def test_error_curves_hold_the_largest_error_and_stay_under_the_bound(budget):
+    _, (row,), (step, length) = curves_of(ls.ModeSpec("liquid"), ["numpy"], budget=budget)
+    assert (step.against, length.against) == ("step", "length")
+    assert (step.backend, step.mode, step.dtype) == ("numpy", "liquid", "float64")
+    assert len(step.x) == 100  # blocks of two
+    assert all(error <= bound for error, bound in zip(step.error, step.bound, strict=True))
+    assert max(step.error) <= row.componentwise_error * 1.001
+    # The row of the batch and the channel that the verdict rests on.
+    ratio = max(error / bound for error, bound in zip(step.error, step.bound, strict=True))
+    assert 0.3 * row.error_over_bound <= ratio <= 1.001 * row.error_over_bound
+    assert length.x == (1, 2, 4, 8, 16, 32, 64, 128, 200)
+    assert list(length.error) == sorted(length.error)
+    assert length.error[-1] == max(step.error)
+    assert length.bound[-1] == max(step.bound)
+    assert not length.own_runs
+
+
+def test_a_wrong_step_is_seen_where_it_is(monkeypatch):
+    real = module.compute
+    bump = np.zeros((2, 2, 200))
+    bump[1, 0, 150] = 1e-3
+    monkeypatch.setattr(module, "compute", lambda system, u, spec, **o: real(system, u, spec, **o) + bump)
+    _, (row,), (step, length) = curves_of(ls.ModeSpec("liquid"), ["numpy"])
+    assert row.status == "fail"
+    assert (step.batch, step.channel) == (1, 0)
+    assert step.x[int(np.argmax(step.error))] == 150
+    assert max(step.error) == pytest.approx(1e-3)
+    assert length.error[length.x.index(128)] < 1e-9 < length.error[-1]
+
+
+def test_an_fft_has_runs_of_its_own_for_every_length():
+    case, rows, found = curves_of(ls.ModeSpec("s4"), ["scipy", "numpy"])
+    assert [row.bound_kind for row in rows] == ["normwise", "componentwise"]
+    assert [(c.backend, c.against) for c in found] == [("scipy", "step"), ("numpy", "step"), ("numpy", "length")]
+    assert len(set(found[0].bound)) == 1  # of the 2-norm over all steps, and so of each
+    (curve,) = module.length_curves(case, ls.ModeSpec("s4"), ["scipy", "numpy"])
+    assert curve.backend == "scipy"
+    assert curve.own_runs
+    assert curve.x == (64, 128, 200)
+    assert all(0 < error <= bound for error, bound in zip(curve.error, curve.bound, strict=True))
+    # The whole length is the run of the rows, whose reference is another tier.
+    assert curve.error[-1] == pytest.approx(max(found[0].error), rel=1)
+    assert curve.bound[-1] == pytest.approx(found[0].bound[0], rel=1e-3)
+
+
+def test_recurrences_need_no_runs_of_their_own():
+    case, _, _ = curves_of(ls.ModeSpec("liquid"), ["numpy"])
+    assert module.length_curves(case, ls.ModeSpec("liquid"), ["scipy", "numpy", "keops"]) == []
+
+
+def test_rejected_rows_have_no_curve():
+    _, rows, found = curves_of(ls.ModeSpec("liquid"), ["keops"])
+    assert [row.status for row in rows] == ["rejected"]
+    assert found == []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import liquid_ssm as ls
+from liquid_ssm import rounding_errors
+from liquid_ssm.curves import rounded
 from liquid_ssm.discretize import DISCRETIZATIONS
 from liquid_ssm.registry import get_backend
 from liquid_ssm.testing.strategies import random_system
@@ -149,3 +153,62 @@ def test_values_beyond_float32_name_the_dtype():
 def test_modes_that_are_left_out_are_noted():
     report = ls.verify(random_system("mimo", n_channels=2), U, dtypes=["float64"])
     assert any("kb and pb are left out" in note for note in report.notes)
+
+
+NAMES = ["numba", "scipy", "numpy"]
+
+
+def test_curves_are_computed_only_when_asked_for():
+    assert ls.verify(CONTINUOUS, U, NAMES, modes=["s4"]).curves is None
+
+
+def test_curves_have_every_mode_dtype_and_backend():
+    report = ls.verify(CONTINUOUS, U, NAMES, window=5, curves=True)
+    plain = ls.verify(CONTINUOUS, U, NAMES, window=5)
+    assert [replace(row, seconds=0) for row in report.rounding] == [replace(row, seconds=0) for row in plain.rounding]
+    curves = report.curves
+    labels = ["s4", "liquid", "truncated(3)", "kb(3, all)", "pb(3, all)"]
+    for against in ("step", "length"):
+        found = {(c.backend, c.mode, c.dtype) for c in curves.errors if c.against == against}
+        assert found == {(name, mode, dtype) for name in NAMES for mode in labels for dtype in ("float32", "float64")}
+    assert [c.mode for c in curves.truncation] == [
+        "truncated",
+        "kb (all)",
+        "kb (adjacent)",
+        "pb (all)",
+        "pb (adjacent)",
+    ]
+    assert [c.method for c in curves.discretization] == list(DISCRETIZATIONS)
+    assert {(c.name, c.mode, c.dtype) for c in curves.times if not c.limit} == {
+        (name, mode, "float32") for name in NAMES for mode in ("s4", "liquid")
+    }
+    assert {c.name for c in curves.times if c.limit} == {"limit: memory", "limit: multiply-adds"}
+    assert [(b.of, b.channel) for b in curves.bands] == [("u", 0), *((mode, h) for mode in labels for h in (0, 1))]
+    assert curves.bands[0].low == rounded(U[0, 0])
+
+
+def test_a_form_that_fails_is_drawn_too(monkeypatch):
+    real = rounding_errors.compute
+    monkeypatch.setattr(rounding_errors, "compute", lambda s, u, spec, **o: real(s, u, spec, **o) + bool(spec.window))
+    report = ls.verify(CONTINUOUS, U, ["numpy"], modes=["pb"], window=5, dtypes=["float64"], curves=True)
+    assert {c.mode for c in report.curves.errors if c.against == "step"} == {
+        "pb(3, all)",
+        "pb(3, all, window 5)",
+        "pb(3, adjacent, window 5)",
+    }
+
+
+def test_curves_of_other_structures_say_what_is_missing():
+    report = ls.verify(random_system("dense", n_channels=2, n_modes=3), U, ["numpy"], modes=["s4"], curves=True)
+    assert report.passed
+    assert not report.curves.discretization
+    assert not report.curves.truncation
+    assert any("continuous diagonal system" in note for note in report.curves.notes)
+    assert any("no mode with an order" in note for note in report.curves.notes)
+
+
+def test_curves_of_an_integrator():
+    report = ls.verify(CONTINUOUS, U, discretization="adams-bashforth", curves=True)
+    assert {(c.backend, c.mode) for c in report.curves.errors} == {("numpy", "liquid")}
+    assert len(report.curves.discretization) == len(DISCRETIZATIONS)
+    assert {b.of for b in report.curves.bands} == {"u", "liquid"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...apply import problem_of
+from ...compute import problem_of
 from ...oracle.convolution import kernel_and_size
 from ...oracle.kernel_error import kernel_error
 from ...oracle.reference import Bound

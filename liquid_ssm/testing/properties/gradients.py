@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...apply import problem_of
+from ...compute import problem_of
 from ...modes import state_shapes
 from ...oracle.adjoint import gradients, gradients_by_duals
 from ...oracle.adjoint_bounds import gradient_bounds

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import liquid_ssm as ls
-from liquid_ssm.apply import problem_of
 from liquid_ssm.backends.numba_backend import NumbaBackend, float64_state
+from liquid_ssm.compute import problem_of
 from liquid_ssm.errors import BackendRejected, DTypeError, ParameterError
 from liquid_ssm.modes import state_shapes
 from liquid_ssm.oracle.adjoint import gradients, gradients_by_duals

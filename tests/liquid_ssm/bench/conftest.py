@@ -19,9 +19,9 @@ from liquid_ssm.bench.rows import Row, backend_row, together
 from liquid_ssm.bench.shapes import Shape
 from liquid_ssm.bench.startup import StartUp
 from liquid_ssm.bench.targets import Target
-from liquid_ssm.bench.timing import Timing
 from liquid_ssm.bench.work import BACKWARD, BOTH, FORWARD
 from liquid_ssm.problem import ModeSpec
+from liquid_ssm.timing import Timing
 
 LIMITS = {"threads": 1, "fma_float32": 1e11, "fma_float64": 5e10, "copy": 1e10}
 

@@ -9,9 +9,9 @@ import pytest
 from liquid_ssm.bench.limits import Limits
 from liquid_ssm.bench.rows import backend_row, timed_row, together
 from liquid_ssm.bench.shapes import WORK, Shape
-from liquid_ssm.bench.timing import Timing
 from liquid_ssm.bench.work import BACKWARD, BOTH, FORWARD, slots
 from liquid_ssm.problem import ModeSpec
+from liquid_ssm.timing import Timing
 
 LIQUID = ModeSpec("liquid")
 SECOND = Timing(1.0, 0.9, 1.2, 7)

@@ -17,7 +17,7 @@ from liquid_ssm.bench.tables import (
     target_table,
     text,
 )
-from liquid_ssm.bench.timing import Timing
+from liquid_ssm.timing import Timing
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from liquid_ssm.bench.rows import Row, backend_row, together
 from liquid_ssm.bench.shapes import LENGTHS, ROWS, WORK, WORK_1, WORK_SMALL_STATE, Shape
 from liquid_ssm.bench.startup import StartUp
 from liquid_ssm.bench.targets import KERNEL_MEMORY, MEMORY, Measured, Missing, evaluate, slope
-from liquid_ssm.bench.timing import Timing
 from liquid_ssm.bench.work import BACKWARD, BOTH, FORWARD, slots
 from liquid_ssm.problem import ModeSpec
+from liquid_ssm.timing import Timing
 
 RATE = 1e11
 LIMITS = Limits(2, RATE, RATE, 1e12)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import liquid_ssm as ls
-from liquid_ssm.apply import problem_of
 from liquid_ssm.backend import Arithmetic, Backend, Capabilities, Gradients
+from liquid_ssm.compute import problem_of
 from liquid_ssm.modes import State
 from liquid_ssm.problem import ModeSpec
 from liquid_ssm.registry import get_backend

@@ -6,8 +6,8 @@ from itertools import chain, repeat
 
 import pytest
 
-from liquid_ssm.bench.timing import RUNS, STRETCH, Timing, TooSlow, time_call
 from liquid_ssm.errors import ParameterError
+from liquid_ssm.timing import RUNS, STRETCH, Timing, TooSlow, time_call
 
 
 class Clock:

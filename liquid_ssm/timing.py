@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
-from ..errors import ParameterError
+from .errors import ParameterError
 
 RUNS = 7
 MOST_RUNS = 25
 # A measured stretch is at least this long, far above the clock's resolution.
 STRETCH = 2e-3
-# Fast calls are run more than RUNS times, until they have taken about this long together.
+# Fast calls are run more than RUNS times, until they have taken about this long together, if not told otherwise.
 TOGETHER = 0.15
 
 
@@ -64,6 +64,7 @@ def time_call(
     runs: int = RUNS,
     limit: float | None = None,
     compiles: bool = True,
+    together: float = TOGETHER,
     clock: Callable[[], float] = perf_counter,
 ) -> Timing:
     """Median and spread of `call` over at least `runs` stretches, after a warm-up.
@@ -73,6 +74,7 @@ def time_call(
         runs: the least number of stretches, >= 1.
         limit: seconds that one call may take; None for no limit.
         compiles: the first call may compile, so the limit holds from the second on.
+        together: fast calls are repeated until they have taken about this long [s].
         clock: seconds, increasing.
 
     Returns:
@@ -97,6 +99,6 @@ def time_call(
     if limit is not None and once > limit:
         raise TooSlow(once, limit)
     inner = 1 if once >= STRETCH else math.ceil(STRETCH / max(once, 1e-9))
-    count = max(runs, min(MOST_RUNS, int(TOGETHER / max(once * inner, 1e-9))))
+    count = max(runs, min(MOST_RUNS, int(together / max(once * inner, 1e-9))))
     seconds = [stretch(inner) for _ in range(count)]
     return Timing(median(seconds), min(seconds), max(seconds), count, inner)

@@ -1,0 +1,188 @@
+"""The backend of a call: by a certificate that holds it, or by a new selection."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..arrays import is_tensor
+from ..backend import Backend
+from ..certificate import Certificate, Range
+from ..compute import Array, check_input, problem_of
+from ..errors import NotCertified, ParameterError
+from ..problem import ModeSpec, Problem
+from ..registry import FIRST, get_backend
+from ..validators import live
+from .data import Data
+from .domain import measures
+from .residues import residues_of
+
+
+@dataclass(frozen=True)
+class _Grant:
+    """A valid certificate, as a call asks for it."""
+
+    certificate: Certificate
+    backend: str | Backend
+    radius: Range
+    drive: Range
+    settings: tuple[object, ...]
+    residues: frozenset[int] | None  # None: all
+
+
+# By everything of a problem that is in a domain, sizes by their number of binary digits.
+_grants: dict[tuple[Any, ...], list[_Grant]] = {}
+_selecting = threading.RLock()
+
+
+def selected(
+    system: Any,
+    u: Array,
+    spec: ModeSpec,
+    *,
+    gradient: bool = False,
+    state: bool = False,
+    tolerance: float | None = None,
+    strict: bool = False,
+) -> tuple[str | Backend, Certificate | None]:
+    """What `compute` takes for this call, a backend or `name:dtype`, and the certificate that says so.
+
+    A problem without numbers (no steps, no rows, an integrator, a function that torch compiles or transforms) is left
+    to the fixed order.
+
+    Args:
+        strict: an error instead of a selection, and every value of u is looked at.
+
+    Raises:
+        NotCertified: `strict`, and no valid certificate holds the call.
+        BackendRejected: no backend passes.
+    """
+    tensors = is_tensor(u)
+    if tensors:
+        from ..tensors import has_numbers
+
+        if not has_numbers(u) or not all(has_numbers(a) for a in system.parameters.values() if is_tensor(a)):
+            if strict:
+                raise NotCertified(
+                    "backend='certified-only' looks at numbers, which there are none of while torch compiles or "
+                    "transforms a function; name the backend there."
+                )
+            return FIRST, None
+        gradient = gradient or needs_gradient(system, u)
+    else:
+        u = np.asarray(u)
+    if tolerance is not None and not tolerance > 0:
+        raise ParameterError(f"tolerance is {tolerance}; it must be a positive relative error, such as 1e-5.")
+    if system.structure == "integrator":
+        if tolerance is not None:
+            raise ParameterError(f"{system.name} has one way of being computed; leave the tolerance out.")
+        return FIRST, None
+    if u.ndim != 3 or 0 in u.shape or system.n_modes == 0:
+        return FIRST, None  # wrong shapes are named there
+    key = (
+        spec, system.structure, *map(int.bit_length, u.shape), system.n_modes.bit_length(), u.dtype,
+        u.device.type if tensors else "cpu", tensors, gradient, state, tolerance,
+    )  # fmt: skip
+    grants = _grants.get(key)
+    if grants:
+        radius, drive = measures(system, u, exact=strict)
+        settings = live("torch" if tensors else "numpy")
+        for grant in grants:
+            if (
+                radius in grant.radius
+                and drive in grant.drive
+                and grant.settings == settings
+                and (grant.residues is None or u.shape[2] % 128 in grant.residues)
+            ):
+                return grant.backend, grant.certificate
+    return _certified(key, system, u, spec, gradient, state, tolerance, strict)
+
+
+def needs_gradient(system: Any, u: Any) -> bool:
+    """Whether torch records what is done with these."""
+    import torch
+
+    if not torch.is_grad_enabled():
+        return False
+    return u.requires_grad or any(a.requires_grad for a in system.parameters.values() if is_tensor(a))
+
+
+def _certified(
+    key: tuple[Any, ...],
+    system: Any,
+    u: Array,
+    spec: ModeSpec,
+    gradient: bool,
+    state: bool,
+    tolerance: float | None,
+    strict: bool,
+) -> tuple[str | Backend, Certificate | None]:
+    """The backend of a certificate on disk, or of a new one."""
+    from .certify import certify
+
+    data = data_of(system, u, spec, gradient=gradient, state=state)
+    with _selecting:
+        certificate, reasons, _ = certify(data, tolerance=tolerance, only_stored=strict)
+        if certificate is None:
+            raise NotCertified(
+                f"no valid certificate holds this call ({spec.label}, {data.problem.structure}, u {tuple(u.shape)} "
+                f"{data.problem.dtype}, largest |a| and |b u| {measures(data.system, data.u, exact=True)}); make one "
+                "with liquid_ssm.select(..., system=system, u=u), or call with backend='auto'."
+                + "".join(f"\n  - {reason}" for reason in reasons)
+            )
+        grant = grant_of(certificate, data.problem)
+        _grants[key] = [grant, *(g for g in _grants.get(key, []) if g.certificate.domain != certificate.domain)]
+    logging.getLogger("liquid_ssm").info("%s: %s by certificate %s", spec.label, certificate.backend, certificate.id)
+    return grant.backend, certificate
+
+
+def grant_of(certificate: Certificate, problem: Problem) -> _Grant:
+    """The certificate in the form that calls look up."""
+    domain = certificate.domain
+    name = certificate.backend
+    return _Grant(
+        certificate,
+        name if ":" in name else get_backend(name),
+        domain.radius,
+        domain.drive,
+        live(problem.arrays),
+        residues_of(certificate),
+    )
+
+
+def data_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool, state: bool) -> Data:
+    """The problem of a call with its numbers, checked and finite."""
+    if is_tensor(u):
+        from ..tensors import checked, problem_of_tensors
+
+        system, u = checked(system, u.detach())
+        check_input(system.to_numpy(), u.cpu().numpy())
+        problem = problem_of_tensors(system, u, spec, gradient=gradient, state=state)
+        system = _detached(system)
+    else:
+        u = check_input(system, u)
+        system = system.astype(u.dtype)
+        problem = problem_of(system, u, spec, gradient=gradient, state=state)
+    return Data(problem, system, u, "the caller's own")
+
+
+def _detached(system: Any) -> Any:
+    parameters = {name: a.detach() for name, a in system.parameters.items()}
+    return type(system)(**parameters, conjugate_pairs=system.conjugate_pairs)
+
+
+def forget() -> None:
+    """Drop what this process knows of certificates: the next call reads them from disk or selects again."""
+    with _selecting:
+        _grants.clear()
+
+
+def withdraw(certificate: Certificate) -> None:
+    """Drop one certificate from this process."""
+    with _selecting:
+        for key, grants in list(_grants.items()):
+            _grants[key] = [g for g in grants if g.certificate.id != certificate.id]
