@@ -1,4 +1,4 @@
-"""The command line: `liquid-ssm verify`, `claims`, `certify`, `bench` and `info`.
+"""The command line: `liquid-ssm verify`, `select`, `explain`, `certificates`, `claims`, `certify`, `bench`, `info`.
 
 Exit codes: 0 everything within bounds, 1 something was not (or could not be decided), 2 usage or input error.
 Results go to standard output, progress and errors to standard error; with `--json -` standard output carries the
@@ -23,6 +23,7 @@ from .console import check_target, progress, write_json, writing
 from .errors import LiquidSSMError, OracleInconclusive, ParameterError, unknown_name
 from .info import info
 from .problem import CORRELATIONS, DEFAULT_ORDER, DTYPES, MODES, ModeSpec
+from .select_command import explain, select
 
 if TYPE_CHECKING:
     from .signals import Signal
@@ -318,6 +319,8 @@ def verify(
 app.command()(claims)
 app.command()(bench)
 app.command()(info)
+app.command()(select)
+app.command()(explain)
 app.add_typer(certificates)
 
 

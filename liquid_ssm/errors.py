@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backend import Rejection
+    from .certificate import Candidate
 
 
 class LiquidSSMError(Exception):
@@ -42,10 +43,14 @@ class BackendRejected(LiquidSSMError):
 
     Attributes:
         rejections: every reason, one `Rejection` per backend that was asked.
+        candidates: with the numbers that a selection has measured; empty where none was made.
     """
 
-    def __init__(self, message: str, rejections: Iterable[Rejection] = ()) -> None:
+    def __init__(
+        self, message: str, rejections: Iterable[Rejection] = (), candidates: Iterable[Candidate] = ()
+    ) -> None:
         self.rejections = tuple(rejections)
+        self.candidates = tuple(candidates)
         super().__init__("\n".join([message, *(f"  - {reason}" for reason in self.rejections)]))
 
 

@@ -31,6 +31,8 @@ DPI = 160
 # What an unstable method is off by says nothing: beyond this relative error the plot ends.
 UNSTABLE = 10.0
 
+LEAST_SHOWN = 1e-300
+
 INK = "#1f2328"
 SENTINEL = "#010203"
 
@@ -210,8 +212,8 @@ def _lengths_x(axes: Any) -> None:
 
 
 def _positive(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The points that a logarithmic axis can show."""
-    points = [(a, b) for a, b in zip(x, y, strict=True) if 0 < b < float("inf")]
+    """The points that a logarithmic axis can show; its limits must not underflow, so subnormal numbers are none."""
+    points = [(a, b) for a, b in zip(x, y, strict=True) if LEAST_SHOWN < b < float("inf")]
     return [a for a, _ in points], [b for _, b in points]
 
 
@@ -249,6 +251,8 @@ def _error_plots(curves: Curves, order: dict[str, int]) -> Iterator[Plot]:
         # The dtypes of a mode stand side by side.
         modes = list(dict.fromkeys(mode for mode, _ in panels))
         for (mode, dtype), found in sorted(panels.items(), key=lambda item: modes.index(item[0][0])):
+            if not any(_positive(curve.x, values)[1] for curve in found for values in (curve.error, curve.bound)):
+                continue
             found.sort(key=lambda curve: order.get(curve.backend, len(order)))
             what = "at every step" if against == "step" else "of the first L steps"
             yield Plot(
@@ -290,7 +294,7 @@ _TIGHTNESS = (
 
 
 def _tightness(report: Report, order: dict[str, int]) -> Iterator[Plot]:
-    rows = [row for row in report.rounding if 0 < row.error_over_bound < float("inf")]
+    rows = [row for row in report.rounding if LEAST_SHOWN < row.error_over_bound < float("inf")]
     for dtype, found in groupby(sorted(rows, key=lambda row: row.dtype), lambda row: row.dtype):
         group = list(found)
         modes = list(dict.fromkeys(row.mode for row in group))
@@ -325,7 +329,7 @@ def _tightness(report: Report, order: dict[str, int]) -> Iterator[Plot]:
 
 
 def _truncation(curves: Curves) -> Iterator[Plot]:
-    if not curves.truncation:
+    if not any(_positive(curve.order, curve.error)[1] for curve in curves.truncation):
         return
 
     def draw(axes: Any, ink: str) -> None:
@@ -349,7 +353,7 @@ def _truncation(curves: Curves) -> Iterator[Plot]:
 
 
 def _discretization(curves: Curves) -> Iterator[Plot]:
-    if not curves.discretization:
+    if not any(_positive(curve.dt, curve.error)[1] for curve in curves.discretization):
         return
 
     def draw(axes: Any, ink: str) -> None:

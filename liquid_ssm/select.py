@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Seconds; `selection` is imported where it is needed, since it costs more than the rest of the package's import.
 BUDGET = 5.0
+# Step sizes of standard systems [time].
+DT_MIN, DT_MAX = 1e-3, 1e-1
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def select(
     again: bool = False,
     backends: tuple[str, ...] | None = None,
     seed: int = 0,
+    dt_min: float = DT_MIN,
+    dt_max: float = DT_MAX,
 ) -> Choice:
     """Verify and time every backend on a problem and take the fastest that is accurate enough.
 
@@ -63,13 +67,14 @@ def select(
             on the verified rows is at most a quarter of it.  None: backends that compute in the data's dtype, within
             their derived bound of rounding errors.
         system: whose accuracy counts, a discrete system or a `ContinuousSystem` (discretised by `bilinear`); None for a
-            standard one of the problem's structure with dt from 1e-3 to 1e-1 [time].
+            standard one of the problem's structure.
         u: inputs (batch, H, L); None for a normal distribution.
-        budget: seconds that the selection may take, > 0; who would not fit is `not tried`.  The fastest is verified in
-            any case.
+        budget: seconds that the selection may take, > 0; who would not fit is `not tried`, but contenders
+            are verified until one passes.
         again: select anew even if a valid certificate is on disk.
         backends: names to consider, in which case the certificate is not kept; None for all.
         seed: of the standard system and inputs.
+        dt_min, dt_max: range of the standard system's step sizes [time], 0 < dt_min <= dt_max.
 
     Returns:
         Choice: `.backend`, `.certificate`, `.candidates`, `.explain()`.
@@ -89,7 +94,7 @@ def select(
     from .selection.certify import certify
     from .selection.given import data_for
 
-    data = data_for(problem, system, u, seed=seed)
+    data = data_for(problem, system, u, seed=seed, dt_min=dt_min, dt_max=dt_max)
     only = tuple(backends or ())
     certificate, reasons, new = certify(data, tolerance=tolerance, budget=budget, again=again, only=only)
     assert certificate is not None

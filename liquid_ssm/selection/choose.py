@@ -42,6 +42,8 @@ MARGIN = 4.0
 HYSTERESIS = 0.1
 # Shares of the budget: of the reference, of one more contender's runs.
 _REFERENCE, _RUNS = 0.25, 0.25
+# Who is slow is verified all the same where a piece of the problem takes less than this share.
+_CHEAP = 0.02
 # Steps of the piece that is timed first.
 _SHORT = 64
 
@@ -81,7 +83,7 @@ class Selection:
     Args:
         data: the problem with its numbers.
         tolerance: largest relative error, or None for the derived bound alone.
-        budget: seconds that the selection may take; the fastest contender is verified whatever that takes.
+        budget: seconds that the selection may take; contenders are verified until one passes, whatever that takes.
         validators: what the certificate depends on.
         incumbent: the backend that a certificate of the same domain has named before, if any.
         excluded: backends that may not be chosen, and why.
@@ -164,14 +166,27 @@ class Selection:
         for t in able:
             self._estimate(t, min((a.estimate for a in able if a.estimate > 0), default=math.inf))
         running = sorted((t for t in able if not t.status), key=lambda t: t.estimate)
-        for t in running[1:]:
-            self._skip_if_long(t)
-        running = [t for t in running if not t.status]
+        self._run_in_order(running, lambda passed: True)
+        # The budget ends a selection, not before something has passed.
+        waiting = [t for t in running if t.status == "not tried"]
+        if waiting and all(t.status for t in able):
+            for t in waiting:
+                t.status = t.reason = ""
+            self._run_in_order(waiting, lambda passed: passed)
+
+    def _run_in_order(self, running: list[_Tried], stops: Callable[[bool], bool]) -> None:
+        """Judge and time one after the other.
+
+        Args:
+            stops: whether the budget counts, given whether one has passed; for the first it never does.
+        """
+        late = running[1:] if stops(False) else []
+        running = [t for t in running if t not in late or not self._skip_if_long(t)]
         if running:
             self._find_truth([_for_forward(t.contender) for t in running])
         best = math.inf
         for k, t in enumerate(running):
-            if k > 0 and self._skip_if_long(t):
+            if k > 0 and stops(best < math.inf) and self._skip_if_long(t):
                 continue
             self._judge(t)
             if not t.status:
@@ -183,7 +198,8 @@ class Selection:
 
         problem = self.data.problem
         with np.errstate(over="ignore", invalid="ignore"):
-            self.steps = affordable_steps(self.data, everyone, min(self.budget * _REFERENCE, self.left / 3))
+            share = self.budget * _REFERENCE
+            self.steps = affordable_steps(self.data, everyone, min(share, max(self.left / 3, share / 4)))
             dtypes = {problem.dtype, *(c.problem.dtype for c in everyone)}
             make = carried_signal if problem.state else (lambda data, dtype, steps: data.few(dtype))
             self.signals = {dtype: make(self.data, dtype, self.steps) for dtype in dtypes}
@@ -219,9 +235,9 @@ class Selection:
         try:
             few, short, t.compiling = self._time_piece(t.contender, b, h, min(p.length, _SHORT))
             seconds = short
-            if p.length > _SHORT and short < 3 * best:
+            if p.length > _SHORT and short < max(3 * best, self.budget * _CHEAP):
                 few, seconds, _ = self._time_piece(t.contender, b, h, p.length, warm=True)
-            if seconds > 3 * best:
+            if seconds > max(3 * best, self.budget * _CHEAP):
                 t.status = "not tried"
                 t.reason = f"{few} of {whole} rows take {_seconds(seconds)}, all of them {_seconds(best)} by another"
                 return
@@ -472,6 +488,7 @@ class Selection:
         return BackendRejected(
             f"no backend computes {label} for this problem within {asked}. {advice}",
             [Rejection(c.name, c.status, f"an error within {asked}", c.reason) for c in candidates],
+            candidates,
         )
 
 

@@ -10,6 +10,10 @@ from ..certificate import Candidate
 from ..problem import DTYPES, Problem
 from ..registry import backend_names, get_backend, rejection
 
+_NEEDS_TENSORS = (
+    "it computes with torch, whose settings a certificate for NumPy arrays does not record; pass tensors, or name it"
+)
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -37,7 +41,10 @@ def contenders(problem: Problem, *, other_dtypes: bool, only: tuple[str, ...] = 
         for name in only or backend_names():
             label = name if dtype == problem.dtype else f"{name}:{dtype}"
             reason = rejection(name, posed)
-            if reason is None:
+            if reason is None and problem.arrays == "numpy" and "torch" in get_backend(name).requires:
+                if dtype == problem.dtype:
+                    yield without_numbers(label, "rejected", _NEEDS_TENSORS)
+            elif reason is None:
                 yield Contender(label, get_backend(name), posed)
             elif dtype == problem.dtype:
                 status = "unavailable" if reason.reason == "package" else "rejected"

@@ -66,6 +66,20 @@ def test_what_has_no_data_has_no_plot() -> None:
     assert plots(Report((replace(ROW, error_over_bound=float("nan")),))) == []
 
 
+def test_errors_that_are_all_zero_have_no_plot() -> None:
+    """As those of a silent signal, whose bounds are subnormal."""
+    nothing = (0.0, 5e-324)
+    found = Curves(
+        (ErrorCurve("numpy", "s4", "float64", "step", (0, 1), (0.0, 0.0), nothing),),
+        (TruncationCurve("truncated", (1, 2), (0.0, 0.0)),),
+        (DiscretizationCurve("zoh", (0.1, 0.05), (0.0, float("inf")), float("nan")),),
+        bands=(Band("u", 0, 0, (0, 1), (0.0, 0.0), (0.0, 0.0)),),
+    )
+    drawn = plots(Report((), curves=found))
+    assert [plot.name for plot in drawn] == ["signal"]
+    assert svg(drawn[0], 1)
+
+
 def test_a_row_that_is_not_bounded_or_has_no_error_has_no_dot() -> None:
     odd = [replace(ROW, mode=str(value), error_over_bound=value) for value in (0.0, float("inf"))]
     (plot,) = plots(Report((ROW, *odd)))
