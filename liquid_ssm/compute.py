@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from .problem import DTYPES, ModeSpec, Problem
 from .registry import FIRST, default_backend, get_backend, rejection
 
 Array = Any  # numpy.ndarray, or torch.Tensor where the docstring says so
+
+# Systems of NumPy arrays, which never change, in other dtypes.
+_CAST: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 _ALLOWED = tuple(map(np.dtype, DTYPES))
 
@@ -111,7 +115,17 @@ def _in_dtype(backend: str, system: Any, u: Array) -> tuple[str, Any, Array]:
             f"u holds values up to {np.abs(u).max():.3g}, beyond the range of {dtype}; scale u down or leave "
             f"{':' + dtype!r} out."
         )
-    return name, system.astype(narrow.dtype), narrow
+    return name, _system_in(system, narrow.dtype), narrow
+
+
+def _system_in(system: Any, dtype: Any) -> Any:
+    """The system in another dtype, the same object at every call: backends keep what they derive from one."""
+    if system.is_torch:
+        return system.astype(dtype)  # its parameters may change in place
+    known = _CAST.setdefault(system, {})
+    if dtype not in known:
+        known[dtype] = system.astype(dtype)
+    return known[dtype]
 
 
 def _as_given(y: Array, u: Array, backend: str) -> Array:

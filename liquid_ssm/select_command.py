@@ -389,7 +389,8 @@ def _choice(asked: _Asked, again: bool, json: str | None, quiet: bool) -> Choice
     try:
         return asked.choose(again)
     except BackendRejected as error:
-        document = {"backend": None, "candidates": error.candidates, "certificate": None, "new": False, "reasons": []}
+        document: dict[str, object] = {"backend": None, "candidates": error.candidates, "certificate": None}
+        document |= {"new": False, "reasons": []}
         _write_document(document, json)
         said = quiet or not error.candidates or json == "-"
         if not said:

@@ -135,7 +135,10 @@ def _certified(
                 + "".join(f"\n  - {reason}" for reason in reasons)
             )
         grant = grant_of(certificate, data.problem)
-        _grants[key] = [grant, *(g for g in _grants.get(key, []) if g.certificate.domain != certificate.domain)]
+        # Another backend of the same domain keeps the lengths for which it has been chosen.
+        own = (certificate.domain, certificate.backend)
+        others = [g for g in _grants.get(key, []) if (g.certificate.domain, g.certificate.backend) != own]
+        _grants[key] = [grant, *others]
     logging.getLogger("liquid_ssm").info("%s: %s by certificate %s", spec.label, certificate.backend, certificate.id)
     return grant.backend, certificate
 

@@ -83,7 +83,8 @@ class Selection:
     Args:
         data: the problem with its numbers.
         tolerance: largest relative error, or None for the derived bound alone.
-        budget: seconds that the selection may take; contenders are verified until one passes, whatever that takes.
+        budget: seconds that the selection may take, what first calls compile apart; contenders are verified until one
+            passes, whatever that takes.
         validators: what the certificate depends on.
         incumbent: the backend that a certificate of the same domain has named before, if any.
         excluded: backends that may not be chosen, and why.
@@ -108,6 +109,7 @@ class Selection:
         self.validators, self.incumbent, self.excluded = validators, incumbent, dict(excluded)
         self.known_residues, self.only, self.clock = set(residues), only, clock
         self.checks: list[str] = []
+        self.compiled = 0.0
         self.unstable: UnstableRecurrence | None = None
 
     def run(self) -> Certificate:
@@ -136,8 +138,8 @@ class Selection:
 
     @property
     def left(self) -> float:
-        """Seconds that are left of the budget."""
-        return self.budget - (self.clock() - self.start)
+        """Seconds that are left of the budget; what first calls took to compile is not of it."""
+        return self.budget + self.compiled - (self.clock() - self.start)
 
     def _keep_out(self, t: _Tried) -> bool:
         """Give a status to who need not be run at all."""
@@ -234,6 +236,7 @@ class Selection:
         b, h = min(p.batch, 2), min(p.n_channels, 2)
         try:
             few, short, t.compiling = self._time_piece(t.contender, b, h, min(p.length, _SHORT))
+            self.compiled += t.compiling
             seconds = short
             if p.length > _SHORT and short < max(3 * best, self.budget * _CHEAP):
                 few, seconds, _ = self._time_piece(t.contender, b, h, p.length, warm=True)
@@ -378,7 +381,8 @@ class Selection:
 
         p = self.data.problem
         c = _for_forward(t.contender)
-        self.residues: list[int] | str = [p.length % RESIDUES]
+        known = self.known_residues if t.contender.name == self.incumbent else set()
+        self.residues: list[int] | str = sorted({p.length % RESIDUES} | known)
         self.swept = 0
         lengths = sweep_lengths(p.length, self._affordable_base())
         if p.gradient or (p.state and p.length < 2):
@@ -392,8 +396,8 @@ class Selection:
             signals[dtype] = (system, np.resize(u[:1].swapaxes(0, 2), (longest, u.shape[1], 1)).swapaxes(0, 2))
         try:
             truth = Truth([c], signals, p.dtype, longest, confirm=False)
-            done = {p.length % RESIDUES}
-            until = max(self.start + self.budget * 0.95, self.clock() + 0.05)
+            done = {p.length % RESIDUES} | known
+            until = self.clock() + max(self.left - self.budget * 0.05, 0.05)
             for length, finding in sweep(
                 c, self.data, lengths, *signals[c.problem.dtype], truth, until, clock=self.clock
             ):
@@ -414,8 +418,6 @@ class Selection:
         except Exception as error:
             t.status, t.reason = "failed", f"at another length of the domain: {type(error).__name__}: {error}"
             return
-        if t.contender.name == self.incumbent:
-            done |= self.known_residues
         self.residues = "all" if self.swept == len(lengths) or len(done) == RESIDUES else sorted(done)
         self.checks.append(f"{self.swept} of {len(lengths)} other lengths, {min(lengths)} to {longest}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,7 @@ EXACT_UP_TO = 1 << 15
 _BLOCKS, _BLOCK = 32, 256
 
 # The largest |ā| and the largest |b̄| of a system, and for tensors the version of each parameter that they are from.
-_MEASURED: WeakKeyDictionary[Any, tuple[tuple[int, ...], float, float]] = WeakKeyDictionary()
+_MEASURED: WeakKeyDictionary[Any, tuple[tuple[int | None, ...], float, float]] = WeakKeyDictionary()
 
 
 def domain_of(problem: Problem, radius: float, drive: float, tolerance: float | None, dt: Any = None) -> Domain:
@@ -93,16 +94,24 @@ def bucket(size: int) -> tuple[int, int]:
 
 
 def power_range(value: float) -> Range:
-    """The range [STEP^k, STEP^(k+1)] of a positive value; [0, 0] for 0."""
+    """The range [STEP^k, STEP^(k+1)] of a positive value, open above where that is no float; [0, 0] for 0."""
     if value == 0:
         return Range(0.0, 0.0)
-    k = math.floor(math.log(value) / _LOG_STEP)
+    k = math.floor(math.log(min(value, sys.float_info.max)) / _LOG_STEP)
     # The logarithm is rounded: near a power of STEP the value may lie just beyond.
-    while value < STEP**k:
+    while value < _power(k):
         k -= 1
-    while value > STEP ** (k + 1):
+    while value > _power(k + 1):
         k += 1
-    return Range(STEP**k, STEP ** (k + 1))
+    return Range(_power(k), _power(k + 1))
+
+
+def _power(k: int) -> float:
+    """STEP^k, infinity beyond the largest float."""
+    try:
+        return STEP**k
+    except OverflowError:
+        return math.inf
 
 
 def radius_range(radius: float) -> Range:
@@ -112,7 +121,8 @@ def radius_range(radius: float) -> Range:
     if radius > 1:
         away = power_range(radius - 1)
         return Range(1 + away.low, 1 + away.high)
-    away = power_range(1 - radius)
+    # A radius below 2^-54 is 0 as seen from 1, and belongs to the range that ends there.
+    away = power_range(min(1 - radius, 1 - sys.float_info.epsilon))
     return Range(max(0.0, 1 - away.high), 1 - away.low)
 
 
@@ -135,8 +145,8 @@ def measures(system: Any, u: Any, *, exact: bool) -> tuple[float, float]:
 
 
 def _of_system(system: Any) -> tuple[float, float]:
-    versions = tuple(a._version for a in system.parameters.values()) if system.is_torch else ()
-    known = _MEASURED.get(system)
+    versions = tuple(map(_version, system.parameters.values())) if system.is_torch else ()
+    known = None if None in versions else _MEASURED.get(system)
     if known is not None and known[0] == versions:
         return known[1:]
     structure = system.structure
@@ -151,6 +161,11 @@ def _of_system(system: Any) -> tuple[float, float]:
     found = (float(radius), float(drive.max(initial=0.0)))
     _MEASURED[system] = (versions, *found)
     return found
+
+
+def _version(tensor: Any) -> int | None:
+    """How often a tensor has been changed in place; None for tensors of inference mode, which do not count."""
+    return None if tensor.is_inference() else int(tensor._version)
 
 
 def _array(values: Any) -> Any:

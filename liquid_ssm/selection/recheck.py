@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 import threading
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from ..problem import ModeSpec
 from ..registry import get_backend
 from .contenders import Contender
 from .data import to_numpy
+
+if TYPE_CHECKING:
+    from .truth import Truth
 
 # The reference runs behind the caller's back: so many steps, and at most this many rows that wait for it.
 STEPS = 512
@@ -39,18 +43,19 @@ class _Sample:
     u: Array
     y: Array
     state: Array | None
+    rounding: float = 0.0  # half the distance of neighbours in the dtype that y was rounded to last, relative
 
 
 def watch(certificate: Certificate, system: Any, u: Array, y: Array, state: Any, share: float) -> None:
     """Have this call checked with probability `share`.
 
-    Calls of `kb` and `pb` that start from a state are passed over: the reference has none there.
+    Calls of `truncated`, `kb` and `pb` that start from a state are passed over: the reference has none there.
     """
     if _random.random() >= share:
         return
-    mode = certificate.domain.mode
-    if state is not None and mode in ("kb", "pb"):
+    if state is not None and certificate.domain.mode not in ("s4", "liquid"):
         return
+    u = u if is_tensor(u) else np.asarray(u)
     backend = get_backend(certificate.backend.partition(":")[0])
     # The bound of a transform needs the whole signal.
     n = u.shape[2] if backend.linear_method == "convolution" else min(STEPS, u.shape[2])
@@ -61,7 +66,7 @@ def watch(certificate: Certificate, system: Any, u: Array, y: Array, state: Any,
         h = _random.randrange(u.shape[1])
         channels, one = slice(h, h + 1), one.take([h])
     start = None if state is None else to_numpy(_row_of(state, row, channels, one.structure))
-    sample = _Sample(certificate, one, _copy(u, row, channels, n), _copy(y, row, channels, n), start)
+    sample = _Sample(certificate, one, _copy(u, row, channels, n), _copy(y, row, channels, n), start, _rounding(y))
     _start()
     # If four rows wait already, this call is one more than can be checked.
     with suppress(queue.Full):
@@ -77,6 +82,15 @@ def _copy(array: Any, row: int, channels: slice, n: int) -> Array:
     if is_tensor(part) and part.dtype.itemsize < 4:
         part = part.float()
     return np.array(to_numpy(part))
+
+
+def _rounding(y: Any) -> float:
+    """Unit roundoff of a tensor's bfloat16 or float16, to which float32 results are rounded; 0 for all others."""
+    if not is_tensor(y) or y.dtype.itemsize >= 4:
+        return 0.0
+    import torch
+
+    return float(torch.finfo(y.dtype).eps) / 2
 
 
 def wait() -> None:
@@ -97,6 +111,11 @@ def _work() -> None:
         sample = _waiting.get()
         try:
             _check(sample)
+        except Exception as error:  # in a thread nobody else would say so, and the rows that wait would stay
+            _say(
+                f"a call of backend {sample.certificate.backend!r} could not be checked: {type(error).__name__}: "
+                f"{error}; certificate {sample.certificate.id} stays as it is."
+            )
         finally:
             _waiting.task_done()
 
@@ -105,6 +124,8 @@ def _check(sample: _Sample) -> None:
     from .choose import verdict
     from .truth import Truth
 
+    if CertificateStore().why_not(sample.certificate, sample.certificate.validators):
+        return  # an earlier row has had it quarantined
     domain = sample.certificate.domain
     name, _, dtype = sample.certificate.backend.partition(":")
     spec = ModeSpec(domain.mode, domain.order or 1, domain.correlations or "all", domain.window)
@@ -116,10 +137,20 @@ def _check(sample: _Sample) -> None:
     contender = Contender(sample.certificate.backend, get_backend(name), problem)
     systems = {d: (sample.system.astype(d), sample.u.astype(d)) for d in {dtype, domain.dtype}}
     truth = Truth([contender], systems, domain.dtype, u.shape[-1], state=sample.state)
-    finding = truth.finding(contender, sample.y.astype(dtype))
+    finding = truth.finding(contender, _before_rounding(sample, truth).astype(dtype))
     reason = verdict(finding, domain.tolerance, " in a later call")[1]
     if reason:
         _quarantine(sample, reason)
+
+
+def _before_rounding(sample: _Sample, truth: Truth) -> Array:
+    """y, or of all that would have been rounded to it what is nearest to the exact value."""
+    if not sample.rounding:
+        return sample.y
+    exact = truth.references[sample.certificate.domain.dtype].value
+    # Numbers below the normal range of float16 are 2^-24 apart; those of bfloat16 have float32's range.
+    room = 2 * sample.rounding * np.abs(sample.y) + (2.0**-25 if sample.rounding < 2.0**-10 else 0.0)
+    return np.asarray(np.clip(exact, sample.y - room, sample.y + room))
 
 
 def _quarantine(sample: _Sample, reason: str) -> None:
@@ -141,11 +172,17 @@ def _quarantine(sample: _Sample, reason: str) -> None:
     options = {"mode": domain.mode, "order": domain.order, "correlations": domain.correlations, "window": domain.window}
     details = {"arrays": where, "structure": domain.structure, "options": {k: v for k, v in options.items() if v}}
     store.quarantine(certificate, reason, details)
-    warnings.warn(
+    _say(
         f"backend {certificate.backend!r} is quarantined for {domain.mode} on {domain.structure} systems "
         f"({domain.dtype}): {reason}. The result of that call was returned before this was known. The system, u, y and "
         f"the state are in {where}; conjugate_pairs={sample.system.conjugate_pairs}, options {details['options']}; "
-        f"certificate {certificate.id}. The next call selects again.",
-        RuntimeWarning,
-        stacklevel=2,
+        f"certificate {certificate.id}. The next call selects again."
     )
+
+
+def _say(message: str) -> None:
+    # Where warnings are errors it must not end the thread that says it.
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    except RuntimeWarning:
+        logging.getLogger("liquid_ssm").warning(message)

@@ -196,7 +196,7 @@ def affordable_steps(data: Data, contenders: Sequence[Contender], seconds: float
     start = perf_counter()
     Truth(contenders, systems, data.problem.dtype, _SAMPLE, confirm=False)
     taken = perf_counter() - start
-    return min(length, max(_SAMPLE, int(_SAMPLE * seconds / taken)))
+    return int(min(length, max(_SAMPLE, _SAMPLE * seconds / taken)))
 
 
 def _relative(error: Array, size: Array) -> float:
