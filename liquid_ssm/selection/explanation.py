@@ -25,12 +25,12 @@ def explain(certificate: Certificate, *, new: bool, reasons: Sequence[str] = ())
     others = [c for c in certificate.candidates if c is not chosen]
     why = f": {chosen.reason}" if chosen.reason else ""
     lines = [
-        f"{certificate.backend} was chosen{why}, {_goal(certificate.domain.tolerance)}",
+        f"{certificate.backend} was chosen {_goal(certificate.domain.tolerance)}{why}",
         f"  {numbers(chosen)}",
         f"certificate {certificate.id}, {origin(certificate, new=new)}",
         *_section("Why other certificates on disk were not used", reasons),
         *_section("Why none of the others", (f"{c.name}: {c.status}{_after(c)}" for c in others)),
-        *_section("What it covers: every call with", _said(covered(certificate.domain))),
+        *_section("What it covers, which is every call with", _said(covered(certificate.domain))),
         *_section("How it was verified", _said(_verified(certificate))),
     ]
     return "\n".join(lines)
@@ -81,14 +81,21 @@ def spread(candidate: Candidate) -> str:
 
 
 def covered(domain: Domain) -> list[tuple[str, str]]:
-    """`Domain.describe`, with the largest |a| by its distance from 1, on which the length of memory depends."""
-    return [(name, away(domain.radius) if name == "largest |a|" else value) for name, value in domain.describe()]
+    """`Domain.describe` with rounded numbers, and the largest |a| by its distance from 1, which memory depends on."""
+    short = {"largest |a|": away(domain.radius), "largest |b u|": _ends(domain.drive)}
+    if domain.dt is not None:
+        short["step size"] = f"{_ends(domain.dt)} [time]"
+    return [(name, short.get(name, value)) for name, value in domain.describe()]
 
 
 def away(values: Range) -> str:
     """A range of |a|, each end by its distance from 1 where it is near."""
     low, high = _from_one(values.low), _from_one(values.high)
     return low if low == high else f"{low} to {high}"
+
+
+def _ends(values: Range) -> str:
+    return f"{values.low:.3g}" if values.low == values.high else f"{values.low:.3g} to {values.high:.3g}"
 
 
 def _from_one(value: float) -> str:
@@ -99,7 +106,7 @@ def _from_one(value: float) -> str:
 
 
 def _goal(tolerance: float | None) -> str:
-    return "within its derived bound" if tolerance is None else f"within the tolerance {tolerance:g}"
+    return "for its derived bound" if tolerance is None else f"for the tolerance {tolerance:g}"
 
 
 def _after(candidate: Candidate) -> str:

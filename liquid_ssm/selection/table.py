@@ -22,8 +22,10 @@ _NUMBERS = (
     _Column("/bound", lambda c: relative(c.error_over_bound)),
     _Column("time", lambda c: duration(c.seconds)),
     _Column("spread", spread),
-    _Column("compile", lambda c: duration(c.compile_seconds)),
+    _Column("compile", lambda c: duration(c.compile_seconds) if (c.compile_seconds or 0) >= _COMPILES else "-"),
 )
+# What a first call takes longer than this [s] is no noise.
+_COMPILES = 0.05
 # These are left out, the last one first, where the table is wider than the page.
 _OPTIONAL = 2
 # Reasons have at least this many characters in a line, however narrow the page is.

@@ -93,8 +93,8 @@ def test_a_nan_is_an_error_of_its_row(compiled, monkeypatch, seen_by_apply):
         return y, final
 
     if not seen_by_apply:
-        # The benchmark does not depend on the check that `apply` makes.
-        monkeypatch.setattr(sys.modules["liquid_ssm.apply"], "_check_finite", lambda *arguments: None)
+        # The benchmark does not depend on the check that `compute` makes.
+        monkeypatch.setattr(sys.modules["liquid_ssm.compute"], "_check_finite", lambda *arguments: None)
     monkeypatch.setattr(type(compiled), "scan", staticmethod(scan), raising=False)
     result = run.bench(backends=["numba"], modes=["liquid"])
     row = rows_of(result, "numba")["liquid", FORWARD, SMALL]

@@ -88,6 +88,10 @@ def test_one_that_turns_wrong_is_quarantined_and_replaced(system, u, turning, wi
     assert np.allclose(kept["y"] / exact, 1 + 1e-9, rtol=1e-12)
     assert chosen() == ["slow"]
     assert [record.backend for record in CertificateStore().records()] == ["turning"]
+    # It stays out, though it would pass again and though this process knows nothing any more.
+    WRONG["factor"] = 1.0
+    (path,) = [path for path, _ in CertificateStore().all()]
+    path.unlink()
     auto.forget()
     ls.apply(system, u, mode="liquid", **options)
     assert chosen() == ["slow"]
