@@ -338,6 +338,10 @@ def _asked(
     for option, number in (("--tolerance", tolerance), ("--budget", budget)):
         if number is not None and not 0 < number < float("inf"):
             raise ParameterError(f"{option} is {number}; it must be positive and finite.")
+    if not 0 < dt_min <= dt_max < float("inf"):
+        raise ParameterError(
+            f"--dt-min is {dt_min} and --dt-max is {dt_max}; they need 0 < --dt-min <= --dt-max, finite."
+        )
     _require_arrays(arrays, device)
     if backends:
         from .registry import backend_names

@@ -9,8 +9,11 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from liquid_ssm import certificate_store
+from liquid_ssm.registry import FIRST
+from liquid_ssm.selection import auto
 
 CACHE = "LIQUID_SSM_CACHE_DIR"
+ABOUT_SELECTION = ("/selection/", "test_selection", "test_select", "test_examples")
 
 # Without a GPU the Triton kernels run in Triton's interpreter, which must be chosen before triton is imported.
 if not torch.cuda.is_available():
@@ -38,6 +41,22 @@ def own_certificates(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         own = lambda: folder if os.environ.get(CACHE) == given else usual()  # noqa: E731
         patch.setattr(certificate_store, "cache_folder", own)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fixed_order():
+    """Calls that name no backend take the first, unless selection is what a test is about: it would take minutes."""
+    usual = auto.selected
+
+    def selected(*args, tolerance=None, strict=False, **options):
+        test = os.environ.get("PYTEST_CURRENT_TEST", "")
+        if tolerance is None and not strict and not any(name in test for name in ABOUT_SELECTION):
+            return FIRST, None
+        return usual(*args, tolerance=tolerance, strict=strict, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "selected", selected)
         yield
 
 

@@ -172,7 +172,8 @@ def _compared(gradient: Array, expected: Array, bound: Array) -> Finding:
     worst, limit = float(error.max(initial=0.0)), float(bound.max(initial=0.0))
     return Finding(
         0.0 if worst == 0 else worst / size if size else np.inf,
-        0.0 if limit == 0 else limit / size if size else np.inf,
+        # Relative to a gradient that is zero only errors count: it has no digits to lose.
+        limit / size if size else 0.0 if np.isfinite(limit) else np.inf,
         float(ratio.max(initial=0.0)),
         -1,
     )

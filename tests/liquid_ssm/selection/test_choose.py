@@ -166,3 +166,12 @@ def test_select_takes_data_and_keeps_certificates_for_calls(only, u, system):
             ls.select(problem, **options)
     with pytest.raises(ls.ParameterError, match="every size must be at least 1"):
         ls.select(replace(problem, batch=0))
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "dplr", "dense", "mimo"])
+def test_gradients_that_are_zero_are_within_their_bound(structure, only):
+    """Of one step from rest the transition has none."""
+    only("numpy")
+    problem = replace(PROBLEM, structure=structure, spec=ModeSpec("s4"), length=1, gradient=True)
+    assert run(problem).backend == "numpy"
+    assert run(problem, tolerance=1e-10).backend == "numpy"
