@@ -18,7 +18,7 @@ from liquid_ssm.certificate import Certificate
 from liquid_ssm.certificate_store import CertificateStore
 from liquid_ssm.cli import main
 
-SMALL = ("--batch", 1, "--channels", 2, "--n-state", 8, "--length", 64, "--budget", 2)
+SMALL = ("--batch", 1, "--channels", 2, "--n-state", 8, "--length", 64, "--budget", 30)
 
 
 @dataclass
@@ -86,7 +86,7 @@ def test_select_prints_all_candidates_and_what_to_do(run: Run, store: Certificat
     assert result.words.startswith(
         "problem pb(2, adjacent, window 4), outputs; batch 1, channels 2, length 16, state size 8; numpy arrays, "
         "float64, on cpu system standard diagonal system, bilinear, dt 0.001 to 0.1 [time], normal inputs, seed 0 "
-        "wanted tolerance 1e-05; budget 2 s candidate status error bound /bound time spread compile"
+        "wanted tolerance 1e-05; budget 30 s candidate status error bound /bound time spread compile"
     )
     table = rows(result)
     [certificate] = [c for _, c in store.all() if isinstance(c, Certificate) and c.domain.dt is not None]
