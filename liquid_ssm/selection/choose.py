@@ -298,7 +298,7 @@ class Selection:
         except Exception as error:
             t.status, t.reason = "failed", f"{type(error).__name__}: {error}"
         else:
-            t.status, t.reason = verdict(t.finding, self.tolerance)
+            t.status, t.reason = verdict(t.finding, self.tolerance, whole=self.steps == self.data.problem.length)
 
     def _unstable(self, t: _Tried, error: UnstableRecurrence) -> None:
         t.status, t.reason = "failed", f"its output is not finite: {error}"
@@ -494,8 +494,12 @@ class Selection:
         )
 
 
-def verdict(finding: Finding, tolerance: float | None, what: str = "") -> tuple[str, str]:
-    """The status and the reason of who does not pass; two empty texts for who does."""
+def verdict(finding: Finding, tolerance: float | None, what: str = "", *, whole: bool = True) -> tuple[str, str]:
+    """The status and the reason of who does not pass; two empty texts for who does.
+
+    Args:
+        whole: every step was compared; errors of the first steps say nothing of later ones, so only a bound may count.
+    """
     # `not (… <= 1)`: a NaN must not pass
     if not finding.ratio <= 1:
         at = f" at step {finding.where}" if finding.where >= 0 else ""
@@ -505,8 +509,13 @@ def verdict(finding: Finding, tolerance: float | None, what: str = "") -> tuple[
         )
     if not math.isfinite(finding.bound):
         return "refused", "inconclusive: rounding errors are amplified too much for a finite bound"
-    if tolerance is None or finding.bound <= tolerance or MARGIN * finding.error <= tolerance:
+    if tolerance is None or finding.bound <= tolerance or (whole and MARGIN * finding.error <= tolerance):
         return "", ""
+    if not whole:
+        return "refused", (
+            f"its bound is {finding.bound:.3g}, above the tolerance {tolerance:g}, and its error is known for the "
+            "first steps only; a larger budget compares them all"
+        )
     return "refused", (
         f"its error{what} is {finding.error:.3g} and its bound {finding.bound:.3g}; the tolerance {tolerance:g} asks "
         f"for a bound below it, or an error below {tolerance / MARGIN:g}"

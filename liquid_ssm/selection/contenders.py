@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..backend import Backend
 from ..certificate import Candidate
+from ..errors import LiquidSSMError
 from ..problem import DTYPES, Problem
 from ..registry import backend_names, get_backend, rejection
 
@@ -40,7 +41,15 @@ def contenders(problem: Problem, *, other_dtypes: bool, only: tuple[str, ...] = 
         posed = replace(problem, dtype=dtype)
         for name in only or backend_names():
             label = name if dtype == problem.dtype else f"{name}:{dtype}"
-            reason = rejection(name, posed)
+            try:
+                reason = rejection(name, posed)
+            except LiquidSSMError:
+                raise
+            except Exception as error:
+                # A package that cannot be imported, or asked, must neither stop the others nor stay unsaid.
+                if dtype == problem.dtype:
+                    yield without_numbers(label, "failed", f"{type(error).__name__}: {error}")
+                continue
             if reason is None and problem.arrays == "numpy" and "torch" in get_backend(name).requires:
                 if dtype == problem.dtype:
                     yield without_numbers(label, "rejected", _NEEDS_TENSORS)

@@ -71,6 +71,15 @@ def test_verdicts(finding, tolerance, words):
     assert words in reason
 
 
+def test_the_error_of_the_first_steps_is_no_proof_for_the_others():
+    finding = Finding(1e-9, 1e-2, 0.1, 3)
+    assert verdict(finding, 1e-6) == ("", "")
+    status, reason = verdict(finding, 1e-6, whole=False)
+    assert status == "refused"
+    assert "first steps only" in reason
+    assert verdict(replace(finding, bound=1e-7), 1e-6, whole=False) == ("", "")
+
+
 def test_every_backend_is_a_candidate_with_a_reason():
     found = run()
     assert [c.name for c in found.candidates] == [
