@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def select(
     u: Any = None,
     budget: float = BUDGET,
     again: bool = False,
-    backends: tuple[str, ...] | None = None,
+    backends: str | Sequence[str] | None = None,
     seed: int = 0,
     dt_min: float = DT_MIN,
     dt_max: float = DT_MAX,
@@ -69,8 +70,8 @@ def select(
         system: whose accuracy counts, a discrete system or a `ContinuousSystem` (discretised by `bilinear`); None for a
             standard one of the problem's structure.
         u: inputs (batch, H, L); None for a normal distribution.
-        budget: seconds that the selection may take, > 0; who would not fit is `not tried`, but contenders
-            are verified until one passes.
+        budget: seconds that the selection may take, > 0, what first calls compile aside; who would not fit is
+            `not tried`, but contenders are verified until one passes.
         again: select anew even if a valid certificate is on disk.
         backends: names to consider, in which case the certificate is not kept; None for all.
         seed: of the standard system and inputs.
@@ -95,7 +96,7 @@ def select(
     from .selection.given import data_for
 
     data = data_for(problem, system, u, seed=seed, dt_min=dt_min, dt_max=dt_max)
-    only = tuple(backends or ())
+    only = (backends,) if isinstance(backends, str) else tuple(backends or ())
     certificate, reasons, new = certify(data, tolerance=tolerance, budget=budget, again=again, only=only)
     assert certificate is not None
     if new and data.dt is not None and not only:

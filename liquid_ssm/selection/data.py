@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -43,12 +44,19 @@ class Data:
     dt: Any = None
     seed: int = 0
     _cast: dict[str, tuple[Any, Array]] = field(default_factory=dict)
+    _shared: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def whole(self, dtype: str) -> tuple[Any, Array]:
         """The system and u in a dtype, of the kind that the caller has."""
         if dtype not in self._cast:
             self._cast[dtype] = (_cast(self.system, dtype), _cast(self.u, dtype))
         return self._cast[dtype]
+
+    def shared(self, name: tuple[str, str], make: Callable[[], Any]) -> Any:
+        """What the checks of several contenders need, made once: what it is and of which dtype."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]
 
     def few(self, dtype: str) -> tuple[Any, Array]:
         """The verified rows and channels as NumPy arrays, all steps, in a dtype."""

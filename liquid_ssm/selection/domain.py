@@ -19,7 +19,7 @@ STEP = 16.0
 _LOG_STEP = math.log(STEP)
 # Beyond this many values max |u| is taken from blocks that are spread over the array.
 EXACT_UP_TO = 1 << 15
-_BLOCKS, _BLOCK = 32, 256
+_BLOCKS, _BLOCK = 32, 128
 
 # The largest |ā| and the largest |b̄| of a system, and for tensors the version of each parameter that they are from.
 _MEASURED: WeakKeyDictionary[Any, tuple[tuple[int | None, ...], float, float]] = WeakKeyDictionary()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import is_tensor
+from ..arrays import is_tensor, namespace
 from ..cache_folder import cache_folder
 from ..certificate import Certificate
 from ..certificate_store import CertificateStore
@@ -43,7 +43,7 @@ class _Sample:
     u: Array
     y: Array
     state: Array | None
-    rounding: float = 0.0  # half the distance of neighbours in the dtype that y was rounded to last, relative
+    rounding: tuple[float, float]  # to y's dtype, at most: relative, and of numbers below the normal range
 
 
 def watch(certificate: Certificate, system: Any, u: Array, y: Array, state: Any, share: float) -> None:
@@ -84,13 +84,9 @@ def _copy(array: Any, row: int, channels: slice, n: int) -> Array:
     return np.array(to_numpy(part))
 
 
-def _rounding(y: Any) -> float:
-    """Unit roundoff of a tensor's bfloat16 or float16, to which float32 results are rounded; 0 for all others."""
-    if not is_tensor(y) or y.dtype.itemsize >= 4:
-        return 0.0
-    import torch
-
-    return float(torch.finfo(y.dtype).eps) / 2
+def _rounding(y: Any) -> tuple[float, float]:
+    found: Any = np.finfo(y.dtype) if not is_tensor(y) else namespace(y).finfo(y.dtype)
+    return float(found.eps) / 2, float(found.smallest_normal) * float(found.eps) / 2
 
 
 def wait() -> None:
@@ -137,20 +133,22 @@ def _check(sample: _Sample) -> None:
     contender = Contender(sample.certificate.backend, get_backend(name), problem)
     systems = {d: (sample.system.astype(d), sample.u.astype(d)) for d in {dtype, domain.dtype}}
     truth = Truth([contender], systems, domain.dtype, u.shape[-1], state=sample.state)
-    finding = truth.finding(contender, _before_rounding(sample, truth).astype(dtype))
+    finding = truth.finding(contender, _before_rounding(sample, truth, dtype))
     reason = verdict(finding, domain.tolerance, " in a later call")[1]
     if reason:
         _quarantine(sample, reason)
 
 
-def _before_rounding(sample: _Sample, truth: Truth) -> Array:
-    """y, or of all that would have been rounded to it what is nearest to the exact value."""
-    if not sample.rounding:
-        return sample.y
-    exact = truth.references[sample.certificate.domain.dtype].value
-    # Numbers below the normal range of float16 are 2^-24 apart; those of bfloat16 have float32's range.
-    room = 2 * sample.rounding * np.abs(sample.y) + (2.0**-25 if sample.rounding < 2.0**-10 else 0.0)
-    return np.asarray(np.clip(exact, sample.y - room, sample.y + room))
+def _before_rounding(sample: _Sample, truth: Truth, dtype: str) -> Array:
+    """y in the dtype it was computed in: where its own is coarser, what is nearest to the exact value of all that may
+    have been rounded to it."""
+    unit, tiny = sample.rounding
+    y = sample.y.astype(dtype)
+    if unit <= float(np.finfo(dtype).eps) / 2:
+        return y
+    # Twice the unit: it is relative to what was rounded, and there may have been a rounding in between.
+    room = 2 * unit * np.abs(y) + tiny
+    return np.asarray(np.clip(truth.references[dtype].value, y - room, y + room)).astype(dtype)
 
 
 def _quarantine(sample: _Sample, reason: str) -> None:

@@ -270,3 +270,78 @@ def test_a_call_with_a_certificate_pays_at_most_50_us(shape):
         taken.append(perf_counter() - start)
     # What a busy machine adds is not the package's.
     assert sorted(taken)[50] < 50e-6
+
+
+def test_lengths_in_turn_with_gradients_are_selected_for_once_each(system, u, only, monkeypatch):
+    only("numpy")
+    usual, asked = auto._certified, []
+    monkeypatch.setattr(auto, "_certified", lambda *args: asked.append(args[2].shape) or usual(*args))
+    for _ in range(3):
+        for length in (40, 39):
+            ls.vjp(system, u[..., :length], u[..., :length], mode="liquid")
+    assert len(asked) == 2
+
+
+def test_two_backends_share_the_lengths_of_a_domain(system, u, only, monkeypatch):
+    """One that is faster at some lengths must not make the other be selected anew at each call."""
+    only("numpy", "scipy")
+    from liquid_ssm.selection import certify
+
+    usual, asked = certify.certify, []
+
+    def by_length(data, **options):
+        asked.append(data.problem.length)
+        certificate, _, _ = usual(data, only=("numpy" if data.problem.length == 40 else "scipy",))
+        return replace(certificate, oracle={**certificate.oracle, "residues": [data.problem.length]}), [], True
+
+    monkeypatch.setattr(certify, "certify", by_length)
+    for _ in range(3):
+        for length in (40, 39):
+            ls.apply(system, u[..., :length], mode="liquid")
+    assert asked == [40, 39]
+
+
+def test_inference_mode_of_torch(system, only):
+    only("torch", "numba")
+    with torch.inference_mode():
+        tensors = system.to_torch()
+        u = torch.ones(1, 2, 20, dtype=torch.float64)
+        for _ in range(2):
+            y = ls.apply(tensors, u, mode="liquid")
+        assert torch.equal(y, ls.apply(tensors, u, mode="liquid", backend="certified-only"))
+    assert [c.domain.gradient for c in stored()] == [False]
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e307])
+def test_inputs_at_the_ends_of_the_range(scale, system, u, only):
+    only("numpy")
+    y = ls.apply(system, scale * np.sign(u), mode="s4")
+    assert np.isfinite(y).all()
+    unstable = ls.DiagonalSystem(system.A_bar, 1e200 * system.B_bar, system.C)
+    with pytest.raises(UnstableRecurrence):
+        ls.apply(unstable, 1e200 * u, mode="s4")
+
+
+@pytest.mark.parametrize("setting", ["numba", "torch"])
+def test_threads_that_change_in_the_process_are_another_certificate(setting, system, only, monkeypatch):
+    """And the same one again when they are as they were."""
+    only("torch", "numba")
+    u = torch.ones(1, 2, 20, dtype=torch.float64)
+    ls.apply(system, u, mode="liquid")
+    before = torch.get_num_threads()
+    try:
+        with monkeypatch.context() as patch:
+            if setting == "numba":
+                from numba.core import config
+
+                patch.setattr(config, "NUMBA_NUM_THREADS", config.NUMBA_NUM_THREADS + 1)
+            else:
+                torch.set_num_threads(before + 1)
+            with pytest.raises(NotCertified, match=f"{setting} threads were"):
+                ls.apply(system, u, mode="liquid", backend="certified-only")
+            ls.apply(system, u, mode="liquid")
+            assert len(stored()) == 2
+    finally:
+        torch.set_num_threads(before)
+    ls.apply(system, u, mode="liquid", backend="certified-only")
+    assert len(stored()) == 2

@@ -162,6 +162,7 @@ def test_select_takes_data_and_keeps_certificates_for_calls(only, u, system):
     before = len(list(CertificateStore().all()))
     ls.select(problem, backends=("numpy",))
     assert len(list(CertificateStore().all())) == before
+    assert [c.name for c in ls.select(problem, backends="numpy").candidates] == ["numpy"]
     assert "numpy" in choice.explain()
     for change, words in (
         ({"length": 39}, "length is 39 in the problem and 40 in the data"),

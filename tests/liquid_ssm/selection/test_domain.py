@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +43,27 @@ def test_a_value_is_in_its_range_of_a_factor(value):
     assert found.high == STEP * found.low
 
 
-@given(st.one_of(st.floats(0, 4), st.floats(0.999999, 1.000001)))
+@given(st.floats(0, allow_nan=False))
+def test_every_float_is_in_its_range_subnormal_and_infinite_ones_too(value):
+    assert value in power_range(value)
+
+
+@given(st.floats(0, 1e300))
+def test_ranges_tile(value):
+    """The two ends of a range are in it or begin the next: nothing lies between."""
+    found = power_range(value)
+    for end in (found.low, found.high):
+        other = power_range(end)
+        assert other == found or found.high == other.low or other.high == found.low
+    for beyond in (np.nextafter(found.high, np.inf), np.nextafter(found.low, 0.0)):
+        other = power_range(float(beyond))
+        assert float(beyond) in other
+        assert other == found or other.low in (found.high, 0.0) or other.high == found.low
+
+
+@given(
+    st.one_of(st.floats(0, 4), st.floats(0.999999, 1.000001), st.floats(0, 1e-10), st.floats(4, 1e308, width=64)),
+)
 def test_a_radius_is_in_its_range(radius):
     assert radius in radius_range(radius)
 
@@ -119,3 +140,33 @@ def test_large_arrays_are_sampled_unless_every_value_counts():
     assert largest(u, exact=False) == 1.0
     assert largest(u[..., ::-1], exact=False) == 9.0  # what cannot be cut into blocks is looked at as a whole
     assert largest(u[..., :EXACT_UP_TO], exact=False) == 9.0
+
+
+def test_tensors_of_inference_mode_are_measured_at_every_call():
+    """They do not count their changes, so that nothing may be remembered."""
+    with torch.inference_mode():
+        system = ls.DiagonalSystem(
+            torch.full((1, 2), 0.5 + 0j),
+            torch.ones(1, 2, dtype=torch.complex64),
+            torch.ones(1, 2, dtype=torch.complex64),
+        )
+        u = torch.ones(1, 1, 3)
+        assert measures(system, u, exact=True) == (0.5, 1.0)
+        system.parameters["A_bar"].mul_(1.5)
+        assert measures(system, u, exact=True) == (0.75, 1.0)
+
+
+def test_what_is_known_of_tensors_ends_with_a_change_in_place(monkeypatch):
+    from liquid_ssm.selection import domain
+
+    system = ls.initialize("s4d-lin", n_channels=2, n_state=8).discretize("bilinear").to_torch()
+    u = torch.ones(1, 2, 3, dtype=torch.float64)
+    usual, asked = domain._array, []
+    monkeypatch.setattr(domain, "_array", lambda values: asked.append(1) or usual(values))
+    first = measures(system, u, exact=True)
+    known = len(asked)
+    assert measures(system, u, exact=True) == first
+    assert len(asked) == known
+    with torch.no_grad():
+        system.parameters["B_bar"].mul_(4)
+    assert measures(system, u, exact=True) == (first[0], 4 * first[1])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from time import sleep
 
 import numpy as np
 import pytest
+import torch
 
 import liquid_ssm as ls
 from liquid_ssm.backends.numpy_backend import NumPyBackend
@@ -115,3 +117,131 @@ def test_the_share_is_a_probability(system, u, turning, monkeypatch):
         ls.apply(system, u, mode="liquid", recheck=0.1)
         recheck.wait()
     assert 8 <= len(checked) <= 35
+
+
+def said_by(calls):
+    """The warnings while rows are called and checked, one after the other."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        calls()
+        recheck.wait()
+    return [str(w.message) for w in said]
+
+
+def test_rows_that_wait_when_one_has_failed_say_nothing_more(system, u, turning, monkeypatch):
+    certified(system, u)
+    WRONG["factor"] = 1 + 1e-9
+    let_go, usual = threading.Event(), recheck._check
+    monkeypatch.setattr(recheck, "_check", lambda sample: let_go.wait(10) and usual(sample))
+
+    def calls():
+        for k in range(4):  # each is wrong in its own way, so that no two warnings would be alike
+            ls.apply(system, u * (1 - 0.01 * k), mode="liquid", recheck=1.0)
+        assert recheck._waiting.qsize() >= 3
+        let_go.set()
+
+    assert len(said_by(calls)) == 1
+
+
+def test_warnings_that_are_errors_do_not_end_the_checks(system, u, turning):
+    certified(system, u)
+    WRONG["factor"] = 1 + 1e-9
+    ls.apply(system, u, mode="liquid", recheck=1.0)  # as pytest is set up, a warning is an error
+    recheck.wait()
+    assert [record.backend for record in CertificateStore().records()] == ["turning"]
+    assert recheck._worker.is_alive()
+
+
+def test_a_check_that_fails_is_said_and_the_next_one_runs(system, u, turning, monkeypatch):
+    certified(system, u)
+    usual, calls = recheck._check, []
+
+    def fails_once(sample):
+        calls.append(1)
+        if len(calls) == 1:
+            raise OverflowError("of the reference")
+        usual(sample)
+
+    monkeypatch.setattr(recheck, "_check", fails_once)
+    (message,) = said_by(lambda: [ls.apply(system, u, mode="liquid", recheck=1.0) for _ in range(2)])
+    assert "could not be checked: OverflowError: of the reference" in message
+    assert len(calls) == 2
+    assert chosen() == ["turning"]
+
+
+@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_right_results_are_never_quarantined(mode, dtype, system, u, only):
+    only("numba", "numpy", "scipy")
+    given = u.astype(dtype)
+
+    def calls():
+        state = None
+        for tolerance in (None, 1e-3):
+            for _ in range(2):
+                ls.apply(system, given, mode=mode, recheck=1.0, tolerance=tolerance)
+                recheck.wait()
+                _, state = ls.apply(
+                    system, given, mode=mode, recheck=1.0, tolerance=tolerance, state=state, return_state=True
+                )
+                recheck.wait()
+
+    assert said_by(calls) == []
+    assert not list(CertificateStore().records())
+
+
+def test_results_that_were_rounded_to_halves_are_checked_as_such(system, u, only):
+    only("numba", "torch")
+    tensor = torch.from_numpy(u)
+
+    def calls():
+        for dtype in (torch.bfloat16, torch.float16):
+            for _ in range(3):
+                ls.apply(system, tensor.to(dtype), mode="liquid", recheck=1.0)
+                recheck.wait()
+
+    assert said_by(calls) == []
+
+
+def test_halves_that_are_wrong_are_found(system, u, only, monkeypatch):
+    only("numba", "torch")
+    tensor, checked = torch.from_numpy(u).bfloat16(), []
+    ls.apply(system, tensor, mode="liquid")
+    monkeypatch.setattr(recheck, "_quarantine", lambda sample, reason: checked.append(reason))
+    usual = recheck._copy
+    for factor in (1.001, 1.02):  # less and more than the rounding to 8 bits
+        monkeypatch.setattr(
+            recheck, "_copy", lambda array, *place, f=factor: usual(array, *place) * (1 if array is tensor else f)
+        )
+        ls.apply(system, tensor, mode="liquid", recheck=1.0)
+        recheck.wait()
+    assert any("times the derived bound" in reason for reason in checked)
+
+
+def test_lists_and_gradients_are_checked_too(system, u, only):
+    only("numpy", "torch")
+    leaves = {name: p.requires_grad_() for name, p in system.to_torch().parameters.items()}
+
+    def calls():
+        assert ls.apply(system, u.tolist(), mode="liquid", recheck=1.0).shape == u.shape
+        recheck.wait()
+        ls.apply(ls.DiagonalSystem(**leaves), torch.from_numpy(u), mode="liquid", recheck=1.0).sum().backward()
+
+    assert said_by(calls) == []
+
+
+@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb"])
+def test_results_that_were_computed_in_a_wider_dtype_are_checked_as_such(mode, system, u, only, monkeypatch):
+    only("numpy")
+    from liquid_ssm.selection import choose
+
+    # Its bound is tighter than what rounding to float32 costs.
+    monkeypatch.setattr(choose.Selection, "_fastest", lambda self, passed: passed[-1])
+
+    def calls():
+        for _ in range(3):
+            ls.apply(system, u.astype("float32"), mode=mode, recheck=1.0, tolerance=1e-4)
+            recheck.wait()
+
+    assert said_by(calls) == []
+    assert chosen() == ["numpy:float64"]
