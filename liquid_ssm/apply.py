@@ -127,6 +127,7 @@ def vjp(
     correlations: str = "all",
     window: int | None = None,
     backend: str | Backend | None = AUTO,
+    tolerance: float | None = None,
     state: Any = None,
     grad_state: Any = None,
 ) -> Gradients:
@@ -135,6 +136,7 @@ def vjp(
     Args:
         grad_y: cotangent of y, (batch, H, L).
         grad_state: cotangent of the final state, in its form, or None.
+        tolerance: as in `apply`; of each gradient, relative to its largest entry.
         others: as in `apply`.
 
     Returns:
@@ -146,7 +148,10 @@ def vjp(
         from .selection.auto import selected
 
         given = state is not None or grad_state is not None
-        backend, _ = selected(system, u, spec, gradient=True, state=given, strict=backend == CERTIFIED_ONLY)
+        strict = backend == CERTIFIED_ONLY
+        backend, _ = selected(system, u, spec, gradient=True, state=given, tolerance=tolerance, strict=strict)
+    else:
+        _require_no_selection(backend, tolerance, 0.0)
     return compute_vjp(system, u, spec, grad_y, backend=backend, state=state, grad_state=grad_state)
 
 

@@ -7,11 +7,9 @@ JSON alone.  Packages are imported where they are needed, so that `--help` answe
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +17,7 @@ import typer
 from .bench.command import bench
 from .certificates_command import certificates
 from .claims.command import claims
-from .console import check_target, progress, write_json, writing
+from .console import check_folder, check_target, progress, write_json, writing
 from .errors import LiquidSSMError, OracleInconclusive, ParameterError, unknown_name
 from .info import info
 from .problem import CORRELATIONS, DEFAULT_ORDER, DTYPES, MODES, ModeSpec
@@ -212,7 +210,7 @@ def verify(
         from .report_plots import need_matplotlib
 
         need_matplotlib("leave --plots out, and add --no-plots to --html")
-    _check_folder("--plots", plots)
+    check_folder("--plots", plots)
     from .registry import backend_names
 
     names = backend_names()
@@ -376,18 +374,6 @@ def _check_names(kind: str, given: Sequence[str] | None, allowed: Sequence[str])
     for name in given or ():
         if name not in allowed:
             raise unknown_name(kind, name, allowed)
-
-
-def _check_folder(option: str, path: str | None) -> None:
-    """Refuse a folder that cannot be written into before the time is spent; it may be new."""
-    if path is None:
-        return
-    folder = Path(path)
-    if not path or (folder.exists() and not folder.is_dir()):
-        raise ParameterError(f"{option} {path!r} is not a folder; give the name of a folder, which may be new.")
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ParameterError(f"{option} {path!r} cannot be written: permission denied. Choose another place.")
 
 
 def _window(order: int, window: int | None, no_window: bool) -> int | None:

@@ -25,6 +25,18 @@ def check_target(option: str, path: str | None) -> None:
         raise ParameterError(f"{option} {path!r} cannot be written: permission denied. Choose another place.")
 
 
+def check_folder(option: str, path: str | None) -> None:
+    """Refuse a folder that cannot be written into before the time is spent; it may be new."""
+    if path is None:
+        return
+    folder = Path(path)
+    if not path or (folder.exists() and not folder.is_dir()):
+        raise ParameterError(f"{option} {path!r} is not a folder; give the name of a folder, which may be new.")
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ParameterError(f"{option} {path!r} cannot be written: permission denied. Choose another place.")
+
+
 @contextmanager
 def writing(option: str, path: str | None) -> Iterator[None]:
     """Turn a failure to write into an error that names the option."""

@@ -41,7 +41,7 @@ OPTIONAL = (
     _Optional("triton", "GPU kernels: backend triton", "triton", ("Linux",)),
     _Optional("pykeops", "convolution kernels in linear memory: backend keops", "keops", ("Linux", "Darwin")),
     _Optional("hypothesis", "liquid-ssm certify, the property suite on a backend of your own"),
-    _Optional("matplotlib", "plots of liquid-ssm bench and verify", "bench"),
+    _Optional("matplotlib", "plots of liquid-ssm bench and verify", "plots"),
 )
 
 

@@ -23,8 +23,8 @@ def command_line(command: str, options: Mapping[str, object]) -> str:
         if value is True:
             words.append(flag)
         elif value is not None and value is not False:
-            several = isinstance(value, Iterable) and not isinstance(value, str)
-            for one in value if several else (value,):  # type: ignore[attr-defined]
+            values = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+            for one in values:
                 words += [flag, str(one)]
     return shlex.join(words)
 

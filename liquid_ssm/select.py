@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ParameterError
 from .problem import Problem
+from .selection.defaults import BUDGET, DT_MAX, DT_MIN
 
 if TYPE_CHECKING:
     from .certificate import Candidate, Certificate
-
-# Seconds; `selection` is imported where it is needed, since it costs more than the rest of the package's import.
-BUDGET = 5.0
-# Step sizes of standard systems [time].
-DT_MIN, DT_MAX = 1e-3, 1e-1
 
 
 @dataclass(frozen=True)
@@ -91,6 +87,7 @@ def select(
         raise ParameterError("an integrator has one way of being computed; select among discrete systems.")
     if 0 in (problem.batch, problem.n_channels, problem.n_modes, problem.length):
         raise ParameterError(f"{problem} has no numbers to compute; every size must be at least 1.")
+    # What follows costs more than the rest of the package's import.
     from .certificate_store import CertificateStore
     from .selection.certify import certify
     from .selection.given import data_for

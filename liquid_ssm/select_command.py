@@ -16,6 +16,7 @@ from .console import check_target, write_json
 from .errors import BackendRejected, ParameterError, unknown_name
 from .problem import CORRELATIONS, DEFAULT_ORDER, DTYPES, MODES, STRUCTURES, ModeSpec, Problem
 from .report import dump_json
+from .selection.defaults import BUDGET, DT_MAX, DT_MIN
 
 if TYPE_CHECKING:
     from .certificate import Candidate, Certificate, Domain
@@ -180,11 +181,11 @@ def select(
     device: DeviceOption = "cpu",
     gradient: GradientOption = False,
     state: StateOption = False,
-    dt_min: DtMinOption = 1e-3,
-    dt_max: DtMaxOption = 1e-1,
+    dt_min: DtMinOption = DT_MIN,
+    dt_max: DtMaxOption = DT_MAX,
     seed: SeedOption = 0,
     tolerance: ToleranceOption = None,
-    budget: BudgetOption = 5.0,
+    budget: BudgetOption = BUDGET,
     backend: BackendOption = None,
     again: Annotated[
         bool,
@@ -232,11 +233,11 @@ def explain(
     device: DeviceOption = "cpu",
     gradient: GradientOption = False,
     state: StateOption = False,
-    dt_min: DtMinOption = 1e-3,
-    dt_max: DtMaxOption = 1e-1,
+    dt_min: DtMinOption = DT_MIN,
+    dt_max: DtMaxOption = DT_MAX,
     seed: SeedOption = 0,
     tolerance: ToleranceOption = None,
-    budget: BudgetOption = 5.0,
+    budget: BudgetOption = BUDGET,
     backend: BackendOption = None,
     json: JsonOption = None,
     quiet: QuietOption = False,
@@ -466,8 +467,7 @@ def _use(domain: Domain, backend: str, *, kept: bool) -> str:
     words += ["return_state=True"] if domain.state and not by_vjp else []
     call = f"liquid_ssm.{'vjp(system, u, grad_y' if by_vjp else 'apply(system, u'}"
     named = f"{call}, {', '.join([*words, f'backend={backend!r}'])})"
-    # `vjp` has no tolerance.
-    if not kept or (by_vjp and domain.tolerance is not None):
+    if not kept:
         return named
     words += [] if domain.tolerance is None else [f"tolerance={domain.tolerance:g}"]
     chosen = f"{call}, {', '.join(words)})"

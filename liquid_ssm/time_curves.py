@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -64,7 +65,7 @@ def _timed(system: Any, u: Array, spec: ModeSpec, name: str, sizes: Sequence[int
         part = np.ascontiguousarray(u[..., :size])
         try:
             timing = time_call(
-                lambda part=part: compute(system, part, spec, backend=name),  # type: ignore[misc]
+                partial(compute, system, part, spec, backend=name),
                 runs=RUNS,
                 limit=SLOWEST,
             )

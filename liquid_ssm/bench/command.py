@@ -5,15 +5,13 @@ Exit codes: 0 measured (whatever the figures are), 1 a call returned NaN, 2 usag
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..console import check_target, progress, write_json
-from ..errors import ParameterError
+from ..console import check_folder, check_target, progress, write_json
 from ..problem import DTYPES, MODES
 
 NOT_A_NUMBER = 1
@@ -79,7 +77,11 @@ def bench(
 ) -> None:
     """Measure how fast it is here: every backend and mode next to the limits of this machine and to FFT convolution."""
     check_target("--json", json)
-    _check_folder(plots)
+    if plots is not None:
+        from .plots import need_matplotlib
+
+        need_matplotlib()
+    check_folder("--plots", plots)
     from .plots import draw
     from .run import bench as run
     from .tables import text
@@ -104,18 +106,3 @@ def bench(
         print(line, file=sys.stderr)
     if result.errors:
         raise typer.Exit(NOT_A_NUMBER)
-
-
-def _check_folder(path: str | None) -> None:
-    """Refuse a folder that cannot be written into, or plots that cannot be drawn, before the time is spent."""
-    if path is None:
-        return
-    from .plots import need_matplotlib
-
-    need_matplotlib()
-    folder = Path(path)
-    if not path or (folder.exists() and not folder.is_dir()):
-        raise ParameterError(f"--plots {path!r} is not a folder; give the name of a folder, which may be new.")
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not os.access(existing, os.W_OK):
-        raise ParameterError(f"--plots {path!r} cannot be written: permission denied. Choose another place.")

@@ -7,10 +7,14 @@ import logging
 from ..certificate import Certificate, Domain
 from ..certificate_store import CertificateStore
 from ..validators import validators
-from .choose import BUDGET, Selection
+from .choose import Selection
 from .data import Data
-from .domain import domain_of, measures
+from .defaults import BUDGET
+from .domain import domain_of, measures, outside
 from .residues import holds_length, residues_of
+
+# Certificates of other domains that an error names.
+_NEAREST = 3
 
 
 def certify(
@@ -52,7 +56,7 @@ def certify(
     for reason in reasons:
         logging.getLogger("liquid_ssm").info("selecting again: %s", reason)
     if only_stored:
-        return None, reasons, False
+        return None, [*reasons, *_near(store, data, tolerance)], False
     previous = stored or _latest(store, domain)
     selection = Selection(
         data,
@@ -69,6 +73,20 @@ def certify(
         # What is kept is the fastest of all.
         store.save(certificate)
     return certificate, reasons, True
+
+
+def _near(store: CertificateStore, data: Data, tolerance: float | None) -> list[str]:
+    """Why the certificates that come nearest do not hold the problem: those with the fewest reasons."""
+    measured = measures(data.system, data.u, exact=True)
+    found = []
+    for _, certificate in store.all():
+        if isinstance(certificate, Certificate):
+            reasons = outside(certificate.domain, data.problem, *measured, data.dt)
+            if certificate.domain.tolerance != tolerance:
+                reasons.append(f"the tolerance is {tolerance}, the certificate's is {certificate.domain.tolerance}")
+            if reasons:
+                found.append((len(reasons), f"certificate {certificate.id}: {'; '.join(reasons)}"))
+    return [text for _, text in sorted(found)[:_NEAREST]]
 
 
 def _latest(store: CertificateStore, domain: Domain) -> Certificate | None:

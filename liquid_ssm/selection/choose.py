@@ -17,11 +17,13 @@ from ..compute import compute, compute_vjp
 from ..errors import BackendRejected, BackendUnavailable, LiquidSSMError, ParameterError, UnstableRecurrence
 from ..timing import Timing, time_call
 from .contenders import Contender, contenders
-from .data import Data
+from .data import Data, extended
+from .defaults import BUDGET
 from .domain import domain_of, measures
 from .gradient_check import check_gradients
 from .truth import Finding, Truth, affordable_steps, unbounded
 from .verification import (
+    CARRIED,
     LONGEST_BASE,
     RESIDUES,
     Refused,
@@ -35,7 +37,6 @@ from .verification import (
     synchronize,
 )
 
-BUDGET = 5.0  # seconds
 # An error that was measured on a few rows must leave this much room below the tolerance; a derived bound need not.
 MARGIN = 4.0
 # Who has been chosen before stays, unless another is faster by more than this share and by more than the spread.
@@ -201,11 +202,11 @@ class Selection:
         problem = self.data.problem
         with np.errstate(over="ignore", invalid="ignore"):
             share = self.budget * _REFERENCE
-            self.steps = affordable_steps(self.data, everyone, min(share, max(self.left / 3, share / 4)))
+            self.steps = affordable_steps(self.data, everyone, min(share, max(self.left / 3, share / 4)), self.clock)
             dtypes = {problem.dtype, *(c.problem.dtype for c in everyone)}
             make = carried_signal if problem.state else (lambda data, dtype, steps: data.few(dtype))
             self.signals = {dtype: make(self.data, dtype, self.steps) for dtype in dtypes}
-            steps = max(self.steps, 24) if problem.state else self.steps
+            steps = max(self.steps, CARRIED) if problem.state else self.steps
             start = self.clock()
             try:
                 self.truth: Truth | None = Truth(everyone, self.signals, problem.dtype, steps)
@@ -393,7 +394,7 @@ class Selection:
             system, u = self.data.few(dtype)
             if p.structure != "mimo":
                 system, u = system.take([0]), u[:, :1]
-            signals[dtype] = (system, np.resize(u[:1].swapaxes(0, 2), (longest, u.shape[1], 1)).swapaxes(0, 2))
+            signals[dtype] = (system, extended(u[:1], longest))
         try:
             truth = Truth([c], signals, p.dtype, longest, confirm=False)
             done = {p.length % RESIDUES} | known
@@ -494,10 +495,13 @@ class Selection:
         )
 
 
-def verdict(finding: Finding, tolerance: float | None, what: str = "", *, whole: bool = True) -> tuple[str, str]:
+def verdict(
+    finding: Finding, tolerance: float | None, what: str = "", *, margin: float = MARGIN, whole: bool = True
+) -> tuple[str, str]:
     """The status and the reason of who does not pass; two empty texts for who does.
 
     Args:
+        margin: how far below the tolerance the error must be; 1 where it is that of the output in question.
         whole: every step was compared; errors of the first steps say nothing of later ones, so only a bound may count.
     """
     # `not (… <= 1)`: a NaN must not pass
@@ -509,7 +513,7 @@ def verdict(finding: Finding, tolerance: float | None, what: str = "", *, whole:
         )
     if not math.isfinite(finding.bound):
         return "refused", "inconclusive: rounding errors are amplified too much for a finite bound"
-    if tolerance is None or finding.bound <= tolerance or (whole and MARGIN * finding.error <= tolerance):
+    if tolerance is None or finding.bound <= tolerance or (whole and margin * finding.error <= tolerance):
         return "", ""
     if not whole:
         return "refused", (
@@ -518,7 +522,7 @@ def verdict(finding: Finding, tolerance: float | None, what: str = "", *, whole:
         )
     return "refused", (
         f"its error{what} is {finding.error:.3g} and its bound {finding.bound:.3g}; the tolerance {tolerance:g} asks "
-        f"for a bound below it, or an error below {tolerance / MARGIN:g}"
+        f"for a bound below it, or an error below {tolerance / margin:g}"
     )
 
 

@@ -14,6 +14,7 @@ from ..compute import Array
 from ..continuous import ContinuousSystem
 from ..initialize import initialize
 from ..problem import Problem
+from .defaults import DT_MAX, DT_MIN
 from .domain import measures
 
 # Rows and channels of which every step is compared with the reference.
@@ -22,7 +23,6 @@ ROWS, CHANNELS = 2, 2
 HEAD_STEPS = 32
 _HEADS = 1 << 14
 _INITIALIZATIONS = {"diagonal": "s4d-lin", "dplr": "legs", "mimo": "s5"}
-DT_MIN, DT_MAX = 1e-3, 1e-1
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +169,11 @@ def _cast(value: Any, dtype: str) -> Any:
     import torch
 
     return value.to(getattr(torch, dtype))
+
+
+def extended(u: Array, steps: int) -> Array:
+    """The signal's first steps, repeated if it is shorter."""
+    return np.resize(u.swapaxes(0, 2), (steps, *u.shape[1::-1])).swapaxes(0, 2)
 
 
 def to_numpy(array: Array) -> Array:

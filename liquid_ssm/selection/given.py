@@ -11,7 +11,8 @@ from ..arrays import is_tensor
 from ..errors import ShapeError
 from ..problem import Problem
 from .auto import data_of
-from .data import DT_MAX, DT_MIN, Data, canonical
+from .data import Data, canonical
+from .defaults import DT_MAX, DT_MIN
 
 
 def data_for(

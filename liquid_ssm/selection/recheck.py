@@ -134,7 +134,7 @@ def _check(sample: _Sample) -> None:
     systems = {d: (sample.system.astype(d), sample.u.astype(d)) for d in {dtype, domain.dtype}}
     truth = Truth([contender], systems, domain.dtype, u.shape[-1], state=sample.state)
     finding = truth.finding(contender, _before_rounding(sample, truth, dtype))
-    reason = verdict(finding, domain.tolerance, " in a later call")[1]
+    reason = verdict(finding, domain.tolerance, " in a later call", margin=1.0)[1]
     if reason:
         _quarantine(sample, reason)
 

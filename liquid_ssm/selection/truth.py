@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,10 @@ class Truth:
     """The oracle's values on the verified rows and their first `steps` steps, for every dtype of the contenders.
 
     Args:
-        system, u: NumPy arrays by dtype: what the contenders get.
-        contenders: those that have a derived bound; see `bounded`.
+        contenders: those that have a derived bound; see `unbounded`.
+        systems: system and u as NumPy arrays, by dtype: what the contenders get.
         given: the dtype of the data; errors are against their exact values.
+        steps: how many.
         state: at which the signal starts; None for rest.
         confirm: enclose the first steps of one row by intervals, too.
 
@@ -183,20 +185,33 @@ def unbounded(contender: Contender) -> str:
     return "" if has_bound(contender.backend, contender.problem) else NO_SCAN_BOUND
 
 
-def affordable_steps(data: Data, contenders: Sequence[Contender], seconds: float) -> int:
-    """How many steps the reference can take in that time, judged by a short run."""
+def affordable_steps(
+    data: Data, contenders: Sequence[Contender], seconds: float, clock: Callable[[], float] = perf_counter
+) -> int:
+    """How many steps the reference can take in that time, judged by shorter runs, which are part of it.
+
+    Each run has four times the steps of the one before, and its successor is expected to grow as it has grown: few
+    steps cost about the same, and some structures more than in proportion.  No fewer than the longest run are taken,
+    so that it may all be twice the time.
+    """
     length = data.problem.length
-    if length <= _SAMPLE:
-        return length
-    dtypes = {data.problem.dtype, *(c.problem.dtype for c in contenders)}
-    systems = {}
-    for dtype in dtypes:
-        system, u = data.few(dtype)
-        systems[dtype] = (system, u[..., :_SAMPLE])
-    start = perf_counter()
-    Truth(contenders, systems, data.problem.dtype, _SAMPLE, confirm=False)
-    taken = perf_counter() - start
-    return int(min(length, max(_SAMPLE, _SAMPLE * seconds / taken)))
+    end = clock() + seconds
+    steps, taken, growth = _SAMPLE, 0.0, 4.0
+    while steps < length:
+        systems = {}
+        for dtype in {data.problem.dtype, *(c.problem.dtype for c in contenders)}:
+            system, u = data.few(dtype)
+            systems[dtype] = (system, u[..., :steps])
+        start = clock()
+        Truth(contenders, systems, data.problem.dtype, steps, confirm=False)
+        before, taken = taken, max(clock() - start, 1e-9)
+        growth = max(2.0, taken / before) if before else 4.0
+        left = end - clock()
+        if left < taken * growth:
+            exponent = max(1.0, math.log(growth) / math.log(4))
+            return int(min(length, max(steps, steps * (max(left, 0.0) / taken) ** (1 / exponent))))
+        steps *= 4
+    return length
 
 
 def _relative(error: Array, size: Array) -> float:

@@ -11,14 +11,14 @@ import numpy as np
 
 from ..compute import Array, compute
 from .contenders import Contender
-from .data import Data, to_numpy
+from .data import Data, extended, to_numpy
 from .truth import Finding, Truth
 
 RESIDUES = 128
 # The sweep's lengths start here at most: what breaks at the edges of tiles does so for long signals and short ones.
 LONGEST_BASE = 4096
 # A state is carried over at least this many steps.
-_CARRIED = 24
+CARRIED = 24
 
 
 class Refused(Exception):
@@ -32,12 +32,10 @@ class Outputs:
     Attributes:
         y: the verified rows and channels, as a NumPy array.
         heads: the first steps of all of them.
-        first_seconds: what the call took [s], compiling included.
     """
 
     y: Array
     heads: Array
-    first_seconds: float
 
 
 def run_whole(contender: Contender, data: Data) -> Outputs:
@@ -47,38 +45,34 @@ def run_whole(contender: Contender, data: Data) -> Outputs:
         Refused: the output has another shape or dtype than promised, or is not finite.
     """
     system, u = data.whole(contender.problem.dtype)
-    start = perf_counter()
     y = _outputs(contender, system, u, state=data.problem.state)
-    synchronize(y)
-    seconds = perf_counter() - start
     _require_form(y, u)
-    return Outputs(data.picked(y), data.picked_heads(y), seconds)
+    return Outputs(data.picked(y), data.picked_heads(y))
 
 
 def check_whole(contender: Contender, data: Data, truth: Truth, outputs: Outputs) -> Finding:
-    """The real shape, and what it misses: a signal that is longer than the reference, states that are carried."""
-    dtype = contender.problem.dtype
-    if truth.steps < data.problem.length and contender.backend.linear_method == "convolution":
-        # The bound of a transform needs the whole signal: the first steps are a signal of their own.
-        found = truth.finding(contender, _few(contender, data, dtype, truth.steps))
-    else:
-        found = truth.finding(contender, outputs.y[..., : truth.steps])
-    return found
+    """The verified rows and channels, on all steps that the reference has."""
+    system, u = data.few(contender.problem.dtype)
+    return _first_steps(contender, data, truth, outputs.y, system, u)
 
 
 def check_heads(contender: Contender, data: Data, heads: Truth, outputs: Outputs) -> Finding:
     """The first steps of every row and channel, where a wrong stride shows."""
-    if contender.backend.linear_method == "convolution" and heads.steps < data.problem.length:
+    return _first_steps(contender, data, heads, outputs.heads, *data.heads(contender.problem.dtype))
+
+
+def _first_steps(contender: Contender, data: Data, truth: Truth, y: Array, system: Any, u: Array) -> Finding:
+    if contender.backend.linear_method == "convolution" and truth.steps < data.problem.length:
         # The bound of a transform needs the whole signal: the first steps are a signal of their own.
-        given = data.same_kind(*data.heads(contender.problem.dtype))
-        return heads.finding(contender, to_numpy(_outputs(contender, *given, state=data.problem.state)))
-    return heads.finding(contender, outputs.heads)
+        given = data.same_kind(system, u[..., : truth.steps])
+        y = to_numpy(_outputs(contender, *given, state=data.problem.state))
+    return truth.finding(contender, y[..., : truth.steps])
 
 
 def check_carried(contender: Contender, system: Any, u: Array, data: Data, truth: Truth) -> Finding:
     """A signal in several calls that hand on the state: in the problem's length if that is short, else in halves."""
     length = u.shape[-1]
-    size = data.problem.length if data.problem.length < _CARRIED else (length + 1) // 2
+    size = data.problem.length if data.problem.length < CARRIED else (length + 1) // 2
     parts, state = [], None
     for start in range(0, length, size):
         given = data.same_kind(system, u[..., start : start + size])
@@ -90,7 +84,7 @@ def check_carried(contender: Contender, system: Any, u: Array, data: Data, truth
 def carried_signal(data: Data, dtype: str, steps: int) -> tuple[Any, Array]:
     """The verified rows, repeated if they are shorter than what a state is to be carried over."""
     system, u = data.few(dtype)
-    return system, np.resize(u.swapaxes(0, 2), (max(_CARRIED, steps), *u.shape[1::-1])).swapaxes(0, 2)
+    return system, extended(u, max(CARRIED, steps))
 
 
 def sweep_lengths(length: int, longest: int = LONGEST_BASE) -> list[int]:
@@ -134,11 +128,6 @@ def sweep(
         y = _outputs(contender, *given, state=data.problem.state)
         _require_form(y, given[1])
         yield length, truth.finding(contender, to_numpy(y))
-
-
-def _few(contender: Contender, data: Data, dtype: str, steps: int) -> Array:
-    system, u = data.few(dtype)
-    return to_numpy(_outputs(contender, *data.same_kind(system, u[..., :steps]), state=data.problem.state))
 
 
 def _outputs(contender: Contender, system: Any, u: Array, *, state: bool) -> Array:

@@ -208,9 +208,9 @@ EVERYTHING = [optional.package for optional in OPTIONAL]
         ("Linux", [], None),
         ("Linux", ["numba"], "pip install 'liquid-ssm[numba]'"),
         ("Linux", ["hypothesis"], "pip install hypothesis"),
-        ("Linux", EVERYTHING, "pip install 'liquid-ssm[numba,torch,triton,keops,bench]' hypothesis"),
-        ("Darwin", EVERYTHING, "pip install 'liquid-ssm[numba,torch,keops,bench]' hypothesis"),
-        ("Windows", EVERYTHING, "pip install 'liquid-ssm[numba,torch,bench]' hypothesis"),
+        ("Linux", EVERYTHING, "pip install 'liquid-ssm[numba,torch,triton,keops,plots]' hypothesis"),
+        ("Darwin", EVERYTHING, "pip install 'liquid-ssm[numba,torch,keops,plots]' hypothesis"),
+        ("Windows", EVERYTHING, "pip install 'liquid-ssm[numba,torch,plots]' hypothesis"),
     ],
 )
 def test_one_command_adds_all_packages(

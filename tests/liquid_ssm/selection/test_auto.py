@@ -345,3 +345,23 @@ def test_threads_that_change_in_the_process_are_another_certificate(setting, sys
         torch.set_num_threads(before)
     ls.apply(system, u, mode="liquid", backend="certified-only")
     assert len(stored()) == 2
+
+
+def test_the_error_names_the_certificates_that_come_nearest(system, u, only):
+    only("numpy")
+    ls.apply(system, u, mode="liquid")
+    with pytest.raises(NotCertified) as caught:
+        ls.apply(system, u[..., :20], mode="liquid", backend="certified-only")
+    assert "length is 20, the certificate covers 32 to 63" in str(caught.value)
+    with pytest.raises(NotCertified) as caught:
+        ls.apply(system, u, mode="liquid", backend="certified-only", tolerance=1e-3)
+    assert "the tolerance is 0.001, the certificate's is None" in str(caught.value)
+
+
+def test_gradients_have_a_tolerance(system, u, only):
+    only("numpy")
+    found = ls.vjp(system, u, u, mode="liquid", tolerance=1e-9)
+    assert (found.u == ls.vjp(system, u, u, mode="liquid", backend="numpy").u).all()
+    assert [(c.domain.gradient, c.domain.tolerance) for c in stored()] == [(True, 1e-9)]
+    with pytest.raises(ParameterError, match="goes with a backend that is selected"):
+        ls.vjp(system, u, u, mode="liquid", tolerance=1e-9, backend="numpy")

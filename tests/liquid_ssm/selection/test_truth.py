@@ -31,6 +31,25 @@ def output(data, contender):
     return compute(system, u, contender.problem.spec, backend=contender.backend)
 
 
+@pytest.mark.parametrize(
+    "cost", [lambda n: 1e-3 * n, lambda n: 0.05 + 1e-4 * n, lambda n: 1e-5 * n**2, lambda n: 1e-7 * n**3]
+)
+def test_the_reference_takes_no_more_than_twice_its_time(cost, monkeypatch):
+    """Whether its time grows in proportion, faster, or hardly at first."""
+    now = [0.0]
+
+    def run(contenders, systems, given, steps, confirm):
+        now[0] += cost(steps)
+
+    monkeypatch.setattr(module, "Truth", run)
+    problem = replace(PROBLEM, length=5000)
+    who = list(contenders(problem, other_dtypes=False, only=("numpy",)))
+    steps = affordable_steps(canonical(problem), who, 1.0, lambda: now[0])
+    assert now[0] + cost(steps) <= 2.0
+    # A quarter of what would fit is not left out.
+    assert steps == 5000 or cost(4 * steps) + now[0] > 1.0
+
+
 @pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb"])
 @pytest.mark.parametrize("structure", ["diagonal", "dplr", "dense"])
 def test_a_right_output_is_within_its_bound_and_a_spoilt_one_is_not(structure, mode):
