@@ -1,5 +1,6 @@
 """Liquid structural state-space models (Liquid-S4, arXiv 2209.12951), checked against an exact reference."""
 
+from os import path as _path
 from typing import Any
 
 from .apply import apply, step, vjp
@@ -56,6 +57,11 @@ __all__ = [
     "verify",
     "vjp",
 ]
+
+# In a checkout `backends` and `oracle` lie beside this folder, not in it, and a Python started there imports this one
+# in preference to an installed one.
+if not _path.isdir(_path.join(__path__[0], "backends")):
+    __path__.append(_path.dirname(__path__[0]))
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(next(target.glob("*.whl")))
 
 
+def test_a_python_started_in_the_checkout_finds_every_part_there(tmp_path: Path) -> None:
+    for folder in MAPPING:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import liquid_ssm, liquid_ssm.backends.compiled, liquid_ssm.oracle\n"
+        "print(liquid_ssm.__file__, liquid_ssm.backends.compiled.__file__, liquid_ssm.oracle.__file__, sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folders = ["liquid_ssm", "backends/compiled", "oracle"]
+    assert done.stdout.split() == [str(tmp_path / folder / "__init__.py") for folder in folders]
+
+
 def test_wheel_holds_the_tracked_files_and_no_others(wheel: zipfile.ZipFile) -> None:
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packed == {installed_name(name) for name in source_files()}
