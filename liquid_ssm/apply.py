@@ -11,7 +11,7 @@ from .errors import ParameterError, ShapeError
 from .problem import DEFAULT_ORDER, ModeSpec
 from .registry import AUTO, CERTIFIED_ONLY
 
-_SELECTING = (None, AUTO, CERTIFIED_ONLY)
+SELECTING = (None, AUTO, CERTIFIED_ONLY)
 
 
 def apply(
@@ -64,8 +64,8 @@ def apply(
         backend.
     """
     spec = ModeSpec(mode, order, correlations, window)
-    if backend not in _SELECTING:
-        _require_no_selection(backend, tolerance, recheck)
+    if backend not in SELECTING:
+        require_no_selection(backend, tolerance, recheck)
         return compute(system, u, spec, backend=backend, state=state, return_state=return_state)
     from .selection.auto import selected  # what it needs costs more than the rest of the package's import
 
@@ -144,18 +144,19 @@ def vjp(
         dL/dRe + i·dL/dIm.
     """
     spec = ModeSpec(mode, order, correlations, window)
-    if backend in _SELECTING:
+    if backend in SELECTING:
         from .selection.auto import selected
 
         given = state is not None or grad_state is not None
         strict = backend == CERTIFIED_ONLY
         backend, _ = selected(system, u, spec, gradient=True, state=given, tolerance=tolerance, strict=strict)
     else:
-        _require_no_selection(backend, tolerance, 0.0)
+        require_no_selection(backend, tolerance, 0.0)
     return compute_vjp(system, u, spec, grad_y, backend=backend, state=state, grad_state=grad_state)
 
 
-def _require_no_selection(backend: Any, tolerance: float | None, recheck: float) -> None:
+def require_no_selection(backend: Any, tolerance: float | None, recheck: float) -> None:
+    """Raise a `ParameterError` if an option of selection is given with a backend that is named."""
     for name, value in (("tolerance", tolerance), ("recheck", recheck or None)):
         if value is not None:
             raise ParameterError(

@@ -9,8 +9,9 @@ from typing import final
 
 import torch
 
+from liquid_ssm.complex_numbers import Number, cat, conj, each_part, times
+
 from .model import Model
-from .numbers import Number, cat, conj, each_part, times
 from .recurrence import Recurrence, Step
 
 

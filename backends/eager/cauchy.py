@@ -6,9 +6,10 @@ from math import pi
 
 import torch
 
+from liquid_ssm.complex_numbers import Number, imag, in_double
+
 from .._fft_convolution import power_of_two
 from .._pieces import pieces
-from .numbers import Number, imag, in_double
 from .truncation import truncate
 
 # Memory of the temporaries of one piece of channels and frequencies.

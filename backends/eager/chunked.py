@@ -10,7 +10,19 @@ from typing import NamedTuple
 
 import torch
 
-from .numbers import Number, Split, each_part, imag, in_double, is_complex, plus, rounded_like, stack, times
+from liquid_ssm.complex_numbers import (
+    Number,
+    Split,
+    each_part,
+    imag,
+    in_double,
+    is_complex,
+    plus,
+    rounded_like,
+    stack,
+    times,
+)
+
 from .vandermonde import power_table
 
 # Steps per chunk from so many steps on.  By length alone, so that no result depends on the device or the batch.

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
+from liquid_ssm.complex_numbers import Number, Split, imag
+
 from .arguments import complex_of
-from .numbers import Number, Split, imag
 
 
 class Model(NamedTuple):

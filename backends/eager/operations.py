@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from liquid_ssm.complex_numbers import Number, conj, join
+
 from . import convolution, correlations
 from .cascade import Chain, Truncated
 from .cauchy import dplr_kernel
 from .chunked import best_chunk, chunked_scan
 from .memory import BACKWARD_TEMPORARIES, FORWARD_TEMPORARIES, bytes_per_step, explained
 from .model import Model, as_number
-from .numbers import Number, conj, join
 from .pieces import piece_steps, scan_in_pieces
 from .recurrence import Recurrence, like, run, run_vjp
 from .scan import Scan

@@ -11,7 +11,8 @@ from math import isqrt
 
 import torch
 
-from .numbers import Number, stack
+from liquid_ssm.complex_numbers import Number, stack
+
 from .recurrence import Recurrence, chunks, run, time_first
 
 # With fewer steps there is little to gain.

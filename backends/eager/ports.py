@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 
+from liquid_ssm.complex_numbers import Number, conj, each_part, is_complex, times
+
 from .model import Model
-from .numbers import Number, conj, each_part, is_complex, times
 from .transition import sum_leading
 
 

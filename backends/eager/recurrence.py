@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 
+from liquid_ssm.complex_numbers import Number, conj, join, size, stack, unbind
 from liquid_ssm.summation import TreeSum
 
 from .model import Model
-from .numbers import Number, conj, join, size, stack, unbind
 from .ports import Ports
 from .transition import transition_of
 

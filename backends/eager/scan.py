@@ -6,8 +6,9 @@ from typing import final
 
 import torch
 
+from liquid_ssm.complex_numbers import Number, conj
+
 from .model import Model
-from .numbers import Number, conj
 from .recurrence import Recurrence, Step
 
 

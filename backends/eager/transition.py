@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import final
 
+from liquid_ssm.complex_numbers import Number, conj, each_part, stack, times
+
 from .model import Model
-from .numbers import Number, conj, each_part, stack, times
 
 
 class Transition(ABC):

@@ -7,8 +7,9 @@ from math import isqrt
 import torch
 from torch.nn.functional import pad
 
+from liquid_ssm.complex_numbers import Number, cat, conj, each_part, in_double, is_complex, rounded_like, times
+
 from .._pieces import pieces
-from .numbers import Number, cat, conj, each_part, in_double, is_complex, rounded_like, times
 
 # Memory of the tables and products of one piece of channels.
 PIECE_BYTES = 2**28

@@ -11,9 +11,9 @@ from math import prod
 
 import torch
 
+from liquid_ssm.complex_numbers import Number
 from liquid_ssm.summation import TreeSum
 
-from .numbers import Number
 from .recurrence import CHUNK_ELEMENTS, Recurrence, final_state, run_vjp
 
 

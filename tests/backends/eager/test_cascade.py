@@ -8,8 +8,8 @@ import torch
 
 from liquid_ssm.backends.eager.cascade import Chain, Truncated
 from liquid_ssm.backends.eager.model import Model, as_number
-from liquid_ssm.backends.eager.numbers import join
 from liquid_ssm.backends.eager.recurrence import run
+from liquid_ssm.complex_numbers import join
 
 
 @pytest.mark.parametrize("parts", [False, True])

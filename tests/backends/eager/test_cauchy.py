@@ -9,7 +9,7 @@ import torch
 
 from liquid_ssm.backends.eager import cauchy
 from liquid_ssm.backends.eager.cauchy import dplr_kernel
-from liquid_ssm.backends.eager.numbers import split
+from liquid_ssm.complex_numbers import split
 from liquid_ssm.oracle.kernel_error import kernel_error
 from liquid_ssm.oracle.realization import Realization
 from liquid_ssm.oracle.rounding import RoundingModel

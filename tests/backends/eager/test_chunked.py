@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from liquid_ssm.backends.eager.chunked import best_chunk, chunk_tables, chunked_scan
-from liquid_ssm.backends.eager.numbers import Split, join, split
 from liquid_ssm.backends.numpy_backend import NumPyBackend
+from liquid_ssm.complex_numbers import Split, join, split
 from liquid_ssm.oracle.realization import Realization
 from liquid_ssm.oracle.reference import reference
 from liquid_ssm.oracle.rounding import RoundingModel

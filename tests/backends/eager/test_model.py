@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from liquid_ssm.backends.eager.model import Model, as_number
-from liquid_ssm.backends.eager.numbers import Split, join
+from liquid_ssm.complex_numbers import Split, join
 
 
 def test_with_parts_every_parameter_of_a_complex_system_is_split_and_none_of_a_real_one(whole):

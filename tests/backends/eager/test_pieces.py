@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from liquid_ssm.backends.eager.model import Model
-from liquid_ssm.backends.eager.numbers import join
 from liquid_ssm.backends.eager.pieces import piece_steps, scan_in_pieces
 from liquid_ssm.backends.eager.recurrence import run
 from liquid_ssm.backends.eager.scan import Scan
+from liquid_ssm.complex_numbers import join
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import torch
 from liquid_ssm.backends.eager import recurrence as module
 from liquid_ssm.backends.eager.cascade import Truncated
 from liquid_ssm.backends.eager.model import Model
-from liquid_ssm.backends.eager.numbers import Split, join
 from liquid_ssm.backends.eager.recurrence import chunks, final_state, like, run, run_vjp, time_first
 from liquid_ssm.backends.eager.scan import Scan
+from liquid_ssm.complex_numbers import Split, join
 
 
 def recurrences(whole, structure):

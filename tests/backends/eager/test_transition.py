@@ -8,8 +8,8 @@ import torch
 
 from liquid_ssm.backends import _transition as reference
 from liquid_ssm.backends.eager.model import Model, as_number
-from liquid_ssm.backends.eager.numbers import conj, join
 from liquid_ssm.backends.eager.transition import sum_leading, transition_of
+from liquid_ssm.complex_numbers import conj, join
 
 
 @pytest.mark.parametrize("parts", [False, True])

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from liquid_ssm.backends.eager import vandermonde
-from liquid_ssm.backends.eager.numbers import Split, join, split
 from liquid_ssm.backends.eager.vandermonde import diagonal_kernel, diagonal_kernel_vjp, power_table, table_sizes
+from liquid_ssm.complex_numbers import Split, join, split
 from liquid_ssm.oracle.kernel_error import kernel_error
 from liquid_ssm.oracle.realization import Realization
 from liquid_ssm.oracle.rounding import RoundingModel

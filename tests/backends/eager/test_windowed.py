@@ -8,9 +8,9 @@ import torch
 from liquid_ssm.backends.eager import windowed as module
 from liquid_ssm.backends.eager.cascade import Chain
 from liquid_ssm.backends.eager.model import Model
-from liquid_ssm.backends.eager.numbers import join
 from liquid_ssm.backends.eager.recurrence import run
 from liquid_ssm.backends.eager.windowed import run_windowed, run_windowed_vjp
+from liquid_ssm.complex_numbers import join
 
 
 def chain_of(whole, structure, parts):

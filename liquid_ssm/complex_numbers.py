@@ -1,7 +1,7 @@
 """Complex numbers as torch has them, or as two real tensors: one spelling for both.
 
-Formulas in this folder are written once, for real tensors, complex tensors and `Split`.  The last is what devices,
-compilers and export formats without complex numbers need.
+Formulas of the eager backends and of the layers are written once, for real tensors, complex tensors and `Split`.  The
+last is what devices, compilers and export formats without complex numbers need.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Number = Any  # torch.Tensor or Split
 class Split:
     """re + i·im, two real tensors of one shape.
 
-    A product is (ac - bd) + i (ad + bc): four products and two sums, each rounded by itself or contracted.
+    A product is (ac - bd) + i (ad + bc): four products and two sums, each rounded by itself or contracted.  A quotient
+    z / w is z conj(w) / |w|², which overflows or underflows where |w|² does.
     """
 
     def __init__(self, re: torch.Tensor, im: torch.Tensor) -> None:
@@ -57,6 +58,18 @@ class Split:
         return Split(self.re * other, self.im * other)
 
     __rmul__ = __mul__
+
+    def __rsub__(self, other: Number) -> Split:
+        return (-self).__add__(other)
+
+    def __truediv__(self, other: Number) -> Split:
+        if isinstance(other, Split):
+            size = other.re * other.re + other.im * other.im
+            return (self * conj(other)).map(lambda part: part / size)
+        return Split(self.re / other, self.im / other)
+
+    def __rtruediv__(self, other: Number) -> Split:
+        return (conj(self) * other) / (self.re * self.re + self.im * self.im)
 
     def __getitem__(self, index: Any) -> Split:
         return self.map(lambda part: part[index])

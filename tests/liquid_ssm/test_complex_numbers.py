@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
-from liquid_ssm.backends.eager import numbers
-from liquid_ssm.backends.eager.numbers import Split, join
+from liquid_ssm import complex_numbers as numbers
+from liquid_ssm.complex_numbers import Split, join
 
 
 def values():
@@ -28,6 +28,16 @@ def test_products_sums_and_differences_are_those_of_complex_tensors(a, b):
     if a != "real" or b != "split":
         assert torch.equal(join(x - y), p - q)
     assert torch.equal(join(numbers.cat([x, y], 1)), torch.cat([p, q], 1))
+
+
+@pytest.mark.parametrize(("a", "b"), [("split", "split"), ("split", "real"), ("real", "split")])
+def test_quotients_and_differences_of_any_two_kinds(a, b):
+    x, y = values()[a], values()[b]
+    p, q = join(x), join(y)
+    one = values()["real"] + 1
+    for found, expected in ((x / y, p / q), (1 - x, 1 - p), (one / y, one / q)):
+        # A product, a sum of squares and a division: some roundings of a float32.
+        assert torch.allclose(join(found), expected, rtol=8 * torch.finfo(torch.float32).eps, atol=0)
 
 
 @pytest.mark.parametrize("kind", values())

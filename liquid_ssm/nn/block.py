@@ -1,0 +1,117 @@
+"""`Block`: a state-space layer with what stands around it in the paper's networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ParameterError, unknown_name
+from .normalisation import BatchNorm, normalisation
+from .padding import mask
+
+ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh, "none": nn.Identity}
+
+
+class Block(nn.Module):
+    """x + dropout(W dropout(activation(layer(norm(x))))), with W linear or a gated linear unit.
+
+    With prenorm=False the norm comes last: norm(x + …).
+
+    Args:
+        layer: an `SSMLayer`, or another layer with its methods, of `n_channels` features.
+        norm: `layer` or `batch`.
+        prenorm: the norm comes before the layer.
+        activation: one of `ACTIVATIONS`.
+        dropout: share of features that are dropped, of single ones.
+        glu: W is a linear map to twice as many features and a gated linear unit; else to as many.
+
+    Raises:
+        ParameterError: an unknown name, or a dropout outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        *,
+        norm: str = "layer",
+        prenorm: bool = True,
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        glu: bool = True,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, tuple(ACTIVATIONS))
+        if not 0 <= dropout < 1:
+            raise ParameterError(f"dropout is {dropout}; it is a share of features, at least 0 and below 1.")
+        features = int(layer.n_channels)  # type: ignore[arg-type]
+        self.layer = layer
+        self.norm = normalisation(norm, features)
+        self.prenorm = prenorm
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        linear = nn.Linear(features, 2 * features if glu else features)
+        self.output = nn.Sequential(linear, nn.GLU(dim=-1)) if glu else linear
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        state: Any = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+        *,
+        padding: str = "right",
+        return_state: bool = False,
+    ) -> Any:
+        """Features (batch, length, n_channels) to as many; arguments as in `SSMLayer.forward`."""
+        real = None if lengths is None else mask(lengths, x.shape[:2], padding, x.device)
+        options = {"lengths": lengths, "padding": padding, "return_state": return_state}
+        found = self.layer(self.norm(x, real) if self.prenorm else x, state=state, rate=rate, dt=dt, **options)
+        y, final = found if return_state else (found, None)
+        y = self._joined(x, y)
+        if not self.prenorm:
+            y = self.norm(y, real)
+        return (y, final) if return_state else y
+
+    def prefill(
+        self,
+        chunk: torch.Tensor,
+        state: Any = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, Any]:
+        """As `SSMLayer.prefill`."""
+        y, final = self(chunk, state=state, rate=rate, dt=dt, return_state=True)
+        return y, final
+
+    def step(
+        self,
+        x_k: torch.Tensor,
+        state: Any = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, Any]:
+        """As `SSMLayer.step`.
+
+        Raises:
+            ParameterError: a batch norm in training, whose statistics are those of whole sequences.
+        """
+        if self.training and isinstance(self.norm, BatchNorm):
+            raise ParameterError(
+                "in training, a batch norm normalises with the statistics of whole sequences, which a step does not "
+                "have; call .eval() first, or use norm='layer'."
+            )
+        y, final = self.layer.step(self.norm(x_k) if self.prenorm else x_k, state, rate, dt)  # type: ignore[operator]
+        y = self._joined(x_k, y)
+        return y if self.prenorm else self.norm(y), final
+
+    def initial_state(self, batch: int) -> Any:
+        """As `SSMLayer.initial_state`."""
+        return self.layer.initial_state(batch)  # type: ignore[operator]
+
+    def _joined(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        joined: torch.Tensor = x + self.dropout(self.output(self.dropout(self.activation(y))))
+        return joined

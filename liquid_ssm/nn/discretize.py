@@ -1,0 +1,148 @@
+"""Discretisation of parameters that are trained: differentiable, for one step size per channel or per time step.
+
+The formulas are those of `liquid_ssm.discretize`; `Number` is a complex tensor or a `Split` of two real ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ..complex_numbers import Number, Split, conj, join
+from ..errors import ParameterError
+
+METHODS = ("euler", "bilinear", "zoh")
+
+
+class Discrete(NamedTuple):
+    """Ā and B̄ of one step or of many; leading axes are those of the step size.
+
+    Attributes:
+        A_bar: diagonal (..., H, M), for `mimo` (..., M); of a low-rank system the diagonal part Λ̄.
+        B_bar: (..., H, M), for `mimo` (..., M, H).
+        P_bar, Q_bar: low-rank factors (R, ..., H, M), or None.
+    """
+
+    A_bar: Number
+    B_bar: Number
+    P_bar: Number | None = None
+    Q_bar: Number | None = None
+
+
+def discretize_diagonal(method: str, Lambda: Number, B: Number, dt: torch.Tensor) -> Discrete:
+    """Ā and B̄ of a diagonal system, elementwise.
+
+    Args:
+        method: `euler`, `bilinear` or `zoh`.
+        Lambda: (H, M), Re λ < 0, or (M,) with B (M, H).
+        dt: step sizes that broadcast against Lambda: (H, 1) or (..., H, 1), for `mimo` (M,) or (..., M).
+    """
+    A_bar, gain = _transition_and_gain(method, Lambda * dt, dt)
+    shared = len(B.shape) > 1 and len(Lambda.shape) == 1
+    return Discrete(A_bar, B * (gain[..., None] if shared else gain))
+
+
+def discretize_dplr(method: str, Lambda: Number, P: Number, B: Number, dt: torch.Tensor) -> Discrete:
+    """The factors of Ā = Λ̄ − P̄ Q̄* and B̄ for A = Λ − P P* over both halves of every conjugate pair.
+
+    Bilinear by Woodbury, as in `liquid_ssm.discretize`.
+
+    Args:
+        method: `euler` or `bilinear`; the exponential of `zoh` is a full matrix, see `full_exponential`.
+        Lambda, B: (H, M).
+        P: (R, H, M).
+        dt: (H, 1) or (..., H, 1).
+    """
+    P = P[(slice(None), *(None,) * (dt.ndim - 2))]
+    if method == "euler":
+        return Discrete(1 + Lambda * dt, B * dt, P * dt, P * torch.ones_like(dt))
+    h = dt / 2
+    inverse = 1 / (1 - Lambda * h)
+    DP, DB = inverse * P, inverse * (B * dt)
+    DPW = _solved(P, DP, h)
+    share = _both_halves(conj(P) * DB)  # (R, ..., H)
+    return Discrete(
+        (1 + Lambda * h) * inverse,
+        DB - _summed(DPW * share[..., None]) * h,
+        DPW * (2 * h),
+        conj(inverse) * P,
+    )
+
+
+def full_exponential(
+    Lambda: torch.Tensor, P: torch.Tensor, B: torch.Tensor, dt: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Zero-order hold of Λ − P P*: Ā (H, N, N) and B̄ (H, N) on the full state [x; conj x].
+
+    Args:
+        Lambda, B: (H, M) complex.
+        P: (R, H, M).
+        dt: (H, 1).
+    """
+    Lambda, P, B = (torch.cat([v, v.conj()], -1) for v in (Lambda, P, B))
+    z = torch.diag_embed(Lambda) - torch.einsum("rhn,rhm->hnm", P, P.conj())
+    augmented = torch.cat([z, B[..., None]], -1) * dt[..., None]
+    # The first N rows of the exponential of [[z, B], [0, 0]].
+    both = torch.linalg.matrix_exp(torch.nn.functional.pad(augmented, (0, 0, 0, 1)))[:, :-1]
+    return both[..., :-1], both[..., -1]
+
+
+def _transition_and_gain(method: str, z: Number, dt: torch.Tensor) -> tuple[Number, Number]:
+    """Ā and B̄/B for z = δt λ."""
+    if method == "euler":
+        return 1 + z, dt
+    if method == "bilinear":
+        inverse = 1 / (1 - z * 0.5)
+        return (1 + z * 0.5) * inverse, inverse * dt
+    if method == "zoh":
+        return _exponential(z), _phi1(z) * dt
+    raise ParameterError(f"discretization {method!r} has no Ā and B̄; allowed: {', '.join(METHODS)}.")
+
+
+def _exponential(z: Number) -> Number:
+    if not isinstance(z, Split):
+        return torch.exp(z)
+    size = torch.exp(z.re)
+    return Split(size * torch.cos(z.im), size * torch.sin(z.im))
+
+
+def _phi1(z: Number) -> Number:
+    """(e^z − 1)/z, without cancellation; 1 + z/2 where that is all there is in floating point."""
+    a, b = (z.re, z.im) if isinstance(z, Split) else (z.real, z.imag)
+    small = (a * a + b * b) < torch.finfo(a.dtype).eps ** 2
+    # Both branches of a `where` are differentiated, so the quotient must be finite in both.
+    a, b = torch.where(small, 1.0, a), torch.where(small, 0.0, b)
+    re = torch.expm1(a) * torch.cos(b) - 2 * torch.sin(b / 2) ** 2
+    im = torch.exp(a) * torch.sin(b)
+    size = a * a + b * b
+    quotient = Split((re * a + im * b) / size, (im * a - re * b) / size)
+    near = 1 + z * 0.5
+    found = Split(torch.where(small, near.real, quotient.re), torch.where(small, near.imag, quotient.im))
+    return found if isinstance(z, Split) else join(found)
+
+
+def _both_halves(z: Number) -> torch.Tensor:
+    """Sums over the modes of both halves of every conjugate pair, which are real."""
+    return 2 * z.real.sum(-1)
+
+
+def _summed(z: Number) -> Number:
+    return z.map(lambda part: part.sum(0)) if isinstance(z, Split) else z.sum(0)
+
+
+def _solved(P: Number, DP: Number, h: torch.Tensor) -> Number:
+    """DP W with W = (I + h P* D P)⁻¹, R × R and real; rows are the factors."""
+    rank = P.shape[0]
+    gram = _both_halves(conj(P)[:, None] * DP[None])  # (R, R, ..., H)
+    if rank == 1:
+        return DP / (1 + gram[0, 0][..., None] * h)
+    unit = torch.eye(rank, dtype=gram.dtype, device=gram.device)
+    core = unit + gram.movedim((0, 1), (-2, -1)) * h[..., None]
+
+    def solve(part: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.solve(core.mT, part.movedim(0, -2)).movedim(-2, 0)
+
+    if isinstance(DP, Split):
+        return DP.map(solve)
+    return torch.complex(solve(DP.real), solve(DP.imag))

@@ -1,0 +1,75 @@
+"""Steps without gradients: the discrete system is kept as long as no parameter has changed in any bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import liquid_ssm as ls
+
+from ..modes import State
+from ..systems import System
+from ..tensors import has_numbers
+from .stability import clamped, layer_limit
+
+if TYPE_CHECKING:
+    from .layer import SSMLayer
+
+
+class Latest:
+    """What the last step computed with.
+
+    Parameters are compared with copies, not by their version counters, which `tensor.data` and optimisers of other
+    languages pass by.  Only on a CPU: elsewhere a comparison waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[float, float | None], list[torch.Tensor], System, torch.Tensor | None] | None = None
+
+    def step(self, layer: SSMLayer, u_k: torch.Tensor, state: Any, rate: Any) -> tuple[torch.Tensor, Any] | None:
+        """y_k and the state after it, or None where there are no numbers to compare or the dtype has no NumPy form."""
+        if (
+            u_k.device.type != "cpu"
+            or u_k.dtype not in (torch.float32, torch.float64)
+            or isinstance(rate, torch.Tensor)
+            or not has_numbers(u_k)
+        ):
+            return None
+        system, limit = self._system(layer, float(rate))
+        spec = layer.spec
+        driven = u_k.detach() if limit is None else clamped(u_k.detach(), limit.to(u_k.dtype))
+        y, final = ls.step(
+            system,
+            driven.numpy(),
+            _each(state, lambda part: part.detach().resolve_conj().numpy()),
+            mode=spec.mode,
+            order=spec.order,
+            correlations=spec.correlations,
+            window=spec.window,
+            backend=layer.backend,
+        )
+        out = torch.from_numpy(y)
+        if layer.D is not None:
+            out = torch.addcmul(out, layer.D.to(out.dtype), u_k)
+        return out, _each(final, torch.from_numpy)
+
+    def _system(self, layer: SSMLayer, rate: float) -> tuple[System, torch.Tensor | None]:
+        parameters = [p for p in layer.continuous._parameters.values() if p is not None]
+        kept, options = self._kept, (rate, layer.max_gain)
+        if kept is not None and kept[0] == options and all(map(torch.equal, parameters, kept[1])):
+            return kept[2], kept[3]
+        system = layer.system(rate)
+        limit = None if layer.max_gain is None else layer_limit(layer, system)
+        held = system.to_numpy()
+        self._kept = (options, [parameter.detach().clone() for parameter in parameters], held, limit)
+        return held, limit
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_kept": None}
+
+
+def _each(state: Any, function: Any) -> Any:
+    if isinstance(state, State):
+        return State(*(None if part is None else function(part) for part in state))
+    return None if state is None else function(state)

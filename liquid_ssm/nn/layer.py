@@ -1,0 +1,317 @@
+"""`SSMLayer`: a state-space model, liquid or not, as a layer: causal, streaming, trainable."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import liquid_ssm as ls
+
+from ..apply import SELECTING, require_no_selection
+from ..errors import ParameterError, ShapeError, unknown_name
+from ..initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
+from ..modes import require_mode
+from ..problem import DEFAULT_ORDER, ModeSpec
+from ..systems import System
+from .discretize import METHODS
+from .latest import Latest
+from .padding import mask, run_padded
+from .parameters import ContinuousParameters
+from .sampling import scan_sampled
+from .stability import clamped, layer_limit, require_max_gain, sampled_limit
+
+_STRUCTURE_OF = {name: "diagonal" for name in INITIALIZATIONS} | {
+    "legs": "dplr", "fout": "dplr", "legs/fout": "dplr", "s5": "mimo",
+}  # fmt: skip
+_INIT_OF = {"diagonal": "s4d-lin", "dplr": "legs", "mimo": "s5"}
+
+State = Any  # a complex tensor, or liquid_ssm.State
+
+
+class SSMLayer(nn.Module):
+    """H state-space systems side by side, one per channel: u (batch, length, H) -> y (batch, length, H).
+
+    y_k = 2 Re(C x_k) + D u_k with x_k of the mode: `liquid`, x_k = (Ā + diag(B̄) u_k) x_{k−1} + B̄ u_k (Eq. 11), or its
+    approximations and the linear model (docs/model.md).  Every mode is causal, and `step` and `prefill` give what
+    `forward` gives.
+
+    Args:
+        n_channels: H.
+        n_state: N; N/2 modes are stored, one of each conjugate pair.
+        mode, order, correlations, window: the mode, as in `liquid_ssm.apply`.
+        structure: `diagonal` (S4D), `dplr` (S4) or `mimo` (S5: one state for all channels); that of `init` if None.
+        init: initial parameters, one of `liquid_ssm.initialize`; `s4d-lin`, `legs` and `s5` by structure if None.  Or
+            a `ContinuousSystem` with the parameters themselves.
+        discretization: `euler`, `bilinear` or `zoh`; None for that of `init`.
+        bidirectional: adds the same system, with output vectors of its own, run from the end to the start: y_k then
+            depends on every input, and there is no state and no `step`.
+        backend, tolerance, recheck: as in `liquid_ssm.apply`.
+        dt_min, dt_max: range of the initial step sizes [time].
+        n_blocks: blocks of `s5`.
+        frozen: parameters that are not trained: some of `Lambda`, `P`, `B`, `C`, `dt`, `D`.
+        feedthrough: with D, initially standard normal.
+        max_gain: bound of |ā + b̄ u|: the input of the recurrence, not that of D u, is clamped to what keeps every mode
+            within it, with no gradient beyond (`liquid_ssm.nn.stability.input_limit`); above the largest |ā|, for
+            `dplr` above 1.  1 keeps every state bounded, and cuts more than that needs.  None: no clamp.
+        seed: of the initial parameters; None draws one from torch's generator.
+
+    Attributes:
+        continuous: the parameters but D, a `ContinuousParameters`.
+        D: (H,), or None.
+
+    Raises:
+        ParameterError: an unknown name, a number outside its range, or options that exclude each other.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        n_state: int = 64,
+        *,
+        mode: str = "liquid",
+        order: int = DEFAULT_ORDER,
+        correlations: str = "all",
+        window: int | None = None,
+        structure: str | None = None,
+        init: str | ls.ContinuousSystem | None = None,
+        discretization: str | None = None,
+        bidirectional: bool = False,
+        backend: str | ls.backend.Backend | None = "auto",
+        tolerance: float | None = None,
+        recheck: float = 0.0,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        n_blocks: int = 1,
+        frozen: Collection[str] = (),
+        feedthrough: bool = True,
+        max_gain: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if backend not in SELECTING:
+            require_no_selection(backend, tolerance, recheck)
+        if seed is None:
+            seed = int(torch.randint(2**31, ()))
+        system = init
+        if not isinstance(system, ls.ContinuousSystem):
+            init = _init_of(structure, init)
+            system = ls.initialize(
+                init, n_channels=n_channels, n_state=n_state, dt_min=dt_min, dt_max=dt_max, seed=seed, n_blocks=n_blocks
+            )
+            discretization = discretization or DEFAULT_DISCRETIZATION[init]
+        elif (system.n_channels, system.n_state) != (n_channels, n_state):
+            raise ParameterError(
+                f"n_channels is {n_channels} and n_state {n_state}, but init has {system.n_channels} channels and "
+                f"{system.n_state} states; give the same numbers."
+            )
+        elif structure not in (None, system.structure):
+            raise ParameterError(f"structure is {structure!r}, but init is {system.structure!r}; leave structure out.")
+        if (discretization := discretization or "bilinear") not in METHODS:
+            raise unknown_name("discretization", discretization, METHODS)
+        self.spec = ModeSpec(mode, order, correlations, window)
+        require_mode(system, self.spec)
+        self.n_state = n_state
+        self.discretization = discretization
+        self.bidirectional = bidirectional
+        self.backend, self.tolerance, self.recheck = backend, tolerance, recheck
+        reverse = None
+        random = np.random.default_rng([seed, n_channels])
+        if bidirectional:
+            reverse = torch.tensor(random.normal(scale=np.sqrt(0.5), size=(*system.C.shape, 2)))
+        self.continuous = ContinuousParameters(
+            system, frozen=[part for part in frozen if part != "D"], C_reverse=reverse
+        )
+        D = None
+        if feedthrough:
+            values = torch.tensor(random.normal(size=n_channels), dtype=self.continuous.log_dt.dtype)
+            D = nn.Parameter(values, requires_grad="D" not in frozen)
+        self.register_parameter("D", D)
+        self._latest = Latest()
+        self.max_gain = max_gain
+        require_max_gain(self)
+
+    @property
+    def n_channels(self) -> int:
+        return self.continuous.n_channels
+
+    @property
+    def structure(self) -> str:
+        """`diagonal`, `dplr` or `mimo`."""
+        return self.continuous.structure
+
+    def system(self, rate: float | torch.Tensor = 1.0, *, reverse: bool = False) -> System:
+        """The discrete system of the parameters as they are now, with gradients to them.
+
+        Args:
+            rate: factor of every step size.
+            reverse: that of the other direction.
+        """
+        return self.continuous.system(self.discretization, rate, reverse=reverse)
+
+    def forward(
+        self,
+        u: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        state: State | None = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+        *,
+        padding: str = "right",
+        return_state: bool = False,
+    ) -> Any:
+        """Outputs of whole sequences.
+
+        Args:
+            u: (batch, length, H); bfloat16 and float16 are computed in float32.
+            lengths: true length of each row, (batch,) whole numbers; what lies outside is not looked at, and y is 0
+                there.  None: all of it.
+            state: x_{-1}, as an earlier call or `initial_state` returned it; None is rest.
+            rate: factor of every step size, 2 for a signal that is sampled half as often.
+            dt: intervals between samples relative to those of training, (batch, length): entry k is the time from
+                sample k−1 to sample k.  Modes `s4`, `liquid` and `truncated`.
+            padding: `right` or `left`: where rows shorter than the longest are padded.
+            return_state: also return the state after the last true input of each row.
+
+        Returns:
+            y (batch, length, H) in u's dtype, or (y, state).
+
+        Raises:
+            ShapeError, ParameterError: what was given does not fit.
+            UnstableRecurrence: the state left the range of the dtype.
+
+        Accuracy: that of `liquid_ssm.apply` for `system(rate)`, whose parameters are computed in float64 and rounded
+            once to the layer's dtype; D u adds one product and one sum.
+        """
+        self._check(u)
+        if self.bidirectional and (state is not None or return_state):
+            raise ParameterError("a bidirectional layer has no state; leave state and return_state out.")
+        half = u.dtype in (torch.bfloat16, torch.float16)
+        x = u.float() if half else u
+        with torch.autocast(u.device.type, enabled=False):
+            if lengths is None:
+                y, final = self._run(x, state, rate, dt, return_state)
+            else:
+                real = mask(lengths, u.shape[:2], padding, u.device)
+                x = x.masked_fill(~real[..., None], 0.0)
+                y, final = run_padded(self._run, x, real, padding, state, rate, dt, return_state)
+            if self.D is not None:
+                y = torch.addcmul(y, self.D.to(y.dtype), x)
+        y = y.to(u.dtype) if half else y
+        return (y, final) if return_state else y
+
+    def prefill(
+        self,
+        chunk: torch.Tensor,
+        state: State | None = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, State]:
+        """The next piece of a sequence: chunk (batch, any length, H) and the state before it give y and that after."""
+        y, final = self(chunk, state=state, rate=rate, dt=dt, return_state=True)
+        return y, final
+
+    def step(
+        self,
+        u_k: torch.Tensor,
+        state: State | None = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, State]:
+        """One time step: u_k (batch, H) and the state before it give y_k (batch, H) and the state after it.
+
+        Without gradients the discrete system is kept from step to step, for as long as no parameter has changed in any
+        bit.  dt is the interval before this sample, (batch,).
+        """
+        if u_k.ndim != 2:
+            raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; step takes (batch, {self.n_channels}).")
+        if dt is None and not torch.is_grad_enabled() and not self.bidirectional:
+            found = self._latest.step(self, u_k, state, rate)
+            if found is not None:
+                return found
+        y, final = self(u_k[:, None], state=state, rate=rate, dt=None if dt is None else dt[:, None], return_state=True)
+        return y[:, 0], final
+
+    def initial_state(self, batch: int) -> State:
+        """Rest: the state before the first input."""
+        like = self.continuous.log_dt.new_empty((batch, self.n_channels, 0), dtype=self.continuous.dtype)
+        return ls.modes.initial_state(self.system(), self.spec, like, None)
+
+    def extra_repr(self) -> str:
+        return f"{self.n_channels}, n_state={self.n_state}, {self.spec.label}, {self.discretization}"
+
+    def _run(
+        self,
+        x: torch.Tensor,
+        state: State | None,
+        rate: float | torch.Tensor,
+        dt: torch.Tensor | None,
+        return_state: bool,
+    ) -> tuple[torch.Tensor, State | None]:
+        u = x.transpose(1, 2)
+        y, final = self._direction(u, state, rate, dt, return_state, reverse=False)
+        if self.bidirectional:
+            if dt is not None:
+                raise ParameterError("a bidirectional layer takes no dt: from the end to the start, intervals shift.")
+            y = y + self._direction(u.flip(-1), None, rate, None, False, reverse=True)[0].flip(-1)
+        return y.transpose(1, 2), final
+
+    def _direction(
+        self,
+        u: torch.Tensor,
+        state: State | None,
+        rate: float | torch.Tensor,
+        dt: torch.Tensor | None,
+        return_state: bool,
+        *,
+        reverse: bool,
+    ) -> tuple[torch.Tensor, State | None]:
+        if dt is not None:
+            if self.max_gain is not None:
+                u = clamped(u, sampled_limit(self, dt * rate).to(u.dtype))
+            return scan_sampled(self.continuous, self.discretization, self.spec, u, dt * rate, state)
+        system = self.system(rate, reverse=reverse)
+        if self.max_gain is not None:
+            u = clamped(u, layer_limit(self, system).to(u.dtype)[:, None])
+        result = ls.apply(
+            system,
+            u.contiguous(),
+            mode=self.spec.mode,
+            order=self.spec.order,
+            correlations=self.spec.correlations,
+            window=self.spec.window,
+            backend=self.backend,
+            **self._selection(),
+            state=state,
+            return_state=return_state,
+        )
+        return result if return_state else (result, None)
+
+    def _selection(self) -> dict[str, Any]:
+        return {"tolerance": self.tolerance, "recheck": self.recheck}
+
+    def _check(self, u: torch.Tensor) -> None:
+        if u.ndim != 3 or u.shape[2] != self.n_channels:
+            raise ShapeError(
+                f"u has shape {tuple(u.shape)}; this layer takes (batch, length, {self.n_channels}). "
+                + ("Add the missing axis." if u.ndim != 3 else "Swap axes of a (batch, channels, length) signal.")
+            )
+
+
+def _init_of(structure: str | None, init: str | None) -> str:
+    if structure is not None and structure not in _INIT_OF:
+        raise unknown_name("structure", structure, tuple(_INIT_OF))
+    if init is None:
+        return _INIT_OF[structure or "diagonal"]
+    if init not in INITIALIZATIONS:
+        raise unknown_name("init", init, INITIALIZATIONS)
+    if structure not in (None, _STRUCTURE_OF[init]):
+        fitting = [name for name, found in _STRUCTURE_OF.items() if found == structure]
+        raise ParameterError(
+            f"init {init!r} is of structure {_STRUCTURE_OF[init]!r}, not {structure!r}; leave structure out, or take "
+            f"init from: {', '.join(fitting)}."
+        )
+    return init

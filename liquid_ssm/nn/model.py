@@ -1,0 +1,189 @@
+"""`SequenceModel`: encoder, blocks, pooling and head, for whole sequences and step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ..errors import ParameterError, ShapeError, unknown_name
+from .block import Block
+from .layer import SSMLayer
+from .normalisation import normalisation
+from .padding import mask
+
+POOLINGS = ("last", "mean", "none")
+
+
+class ModelState(NamedTuple):
+    """What a `SequenceModel` carries from one call to the next.
+
+    Attributes:
+        layers: the state of each block.
+        total: with pooling `mean`, the sum of features so far, (batch, n_channels); else None.
+        count: with pooling `mean`, how many steps it is a sum of, (batch,); else None.
+    """
+
+    layers: tuple[Any, ...]
+    total: torch.Tensor | None = None
+    count: torch.Tensor | None = None
+
+
+class SequenceModel(nn.Module):
+    """Sequences (batch, length, n_inputs) to outputs, through residual blocks of state-space layers.
+
+    Args:
+        n_inputs: features of the input; with `tokens`, the size of the vocabulary.
+        n_outputs: features of the output.
+        n_layers: number of blocks.
+        n_channels: features between blocks, H.
+        layer: makes the layer of a block from its number of features; None for `SSMLayer(H, **options)`.
+        tokens: inputs are whole numbers (batch, length), embedded; else they are mapped linearly.
+        pooling: `last` and `mean` give one output per row, of the last true step or of the mean of all of them; `none`
+            gives one per step.
+        norm, prenorm, activation, dropout, glu: of `Block`; with prenorm a norm stands before the head, too.
+        options: of `SSMLayer`.
+
+    Raises:
+        ParameterError: an unknown name, or options of a layer that is given.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_outputs: int,
+        *,
+        n_layers: int = 4,
+        n_channels: int = 128,
+        layer: Callable[[int], nn.Module] | None = None,
+        tokens: bool = False,
+        pooling: str = "last",
+        norm: str = "layer",
+        prenorm: bool = True,
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        glu: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise unknown_name("pooling", pooling, POOLINGS)
+        if layer is not None and options:
+            raise ParameterError(f"{', '.join(options)}: options of SSMLayer do not go with a layer that is given.")
+        make = layer or (lambda features: SSMLayer(features, **options))
+        self.tokens, self.pooling, self.n_inputs = tokens, pooling, n_inputs
+        self.encoder = nn.Embedding(n_inputs, n_channels) if tokens else nn.Linear(n_inputs, n_channels)
+        around = {"norm": norm, "prenorm": prenorm, "activation": activation, "dropout": dropout, "glu": glu}
+        self.blocks = nn.ModuleList(Block(make(n_channels), **around) for _ in range(n_layers))  # type: ignore[arg-type]
+        self.norm = normalisation(norm, n_channels) if prenorm else None
+        self.head = nn.Linear(n_channels, n_outputs)
+
+    def forward(
+        self,
+        u: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        state: ModelState | None = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+        *,
+        padding: str = "right",
+        return_state: bool = False,
+    ) -> Any:
+        """Outputs of whole sequences.
+
+        Args:
+            u: (batch, length, n_inputs), or whole numbers (batch, length) with `tokens`.
+            others: as in `SSMLayer.forward`.
+
+        Returns:
+            (batch, n_outputs), with pooling `none` (batch, length, n_outputs); and the state if it is asked for.
+
+        Raises:
+            ShapeError, ParameterError: what was given does not fit; a row without steps has no last one and no mean.
+        """
+        self._check(u)
+        real = None if lengths is None else mask(lengths, u.shape[:2], padding, u.device)
+        x = self.encoder(u)
+        finals = []
+        for i, block in enumerate(self.blocks):
+            before = None if state is None else state.layers[i]
+            x = block(x, lengths, before, rate, dt, padding=padding, return_state=return_state)
+            if return_state:
+                x, final = x
+                finals.append(final)
+        if self.norm is not None:
+            x = self.norm(x, real)
+        x, total, count = self._pooled(x, real, padding, state)
+        y = self.head(x)
+        return (y, ModelState(tuple(finals), total, count)) if return_state else y
+
+    def prefill(
+        self,
+        chunk: torch.Tensor,
+        state: ModelState | None = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ModelState]:
+        """The next piece of a sequence: the outputs, pooled over all pieces so far, and the state after it."""
+        y, final = self(chunk, state=state, rate=rate, dt=dt, return_state=True)
+        return y, final
+
+    def step(
+        self,
+        u_k: torch.Tensor,
+        state: ModelState | None = None,
+        rate: float | torch.Tensor = 1.0,
+        dt: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ModelState]:
+        """One time step: u_k (batch, n_inputs), or (batch,) tokens, gives (batch, n_outputs) and the state after it.
+
+        With pooling `last` or `mean` the output is that of the sequence so far.
+        """
+        x = self.encoder(u_k)
+        finals = []
+        for i, block in enumerate(self.blocks):
+            x, final = block.step(x, None if state is None else state.layers[i], rate, dt)  # type: ignore[operator]
+            finals.append(final)
+        if self.norm is not None:
+            x = self.norm(x)
+        total = count = None
+        if self.pooling == "mean":
+            x, total, count = self._pooled(x[:, None], None, "right", state)
+        return self.head(x), ModelState(tuple(finals), total, count)
+
+    def initial_state(self, batch: int) -> ModelState:
+        """Rest: the state before the first input."""
+        layers = tuple(block.initial_state(batch) for block in self.blocks)  # type: ignore[operator]
+        if self.pooling != "mean":
+            return ModelState(layers)
+        zeros = self.head.weight.new_zeros((batch, self.head.in_features))
+        return ModelState(layers, zeros, zeros[:, 0].clone())
+
+    def _pooled(
+        self, x: torch.Tensor, real: torch.Tensor | None, padding: str, state: ModelState | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """What the head sees, and with pooling `mean` the sum and the number of steps so far."""
+        if self.pooling == "none":
+            return x, None, None
+        if self.pooling == "last":
+            if x.shape[1] == 0:
+                raise ShapeError("u has no steps, and so no last one; use pooling='none' for empty pieces.")
+            if real is None or padding == "left":
+                return x[:, -1], None, None
+            last = (real.sum(1) - 1).clamp_min(0)
+            return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2]))[:, 0], None, None
+        seen = x if real is None else x.masked_fill(~real[..., None], 0.0)
+        total = seen.sum(1)
+        count = total.new_full((len(x),), x.shape[1]) if real is None else real.sum(1).to(total)
+        if state is not None and state.total is not None and state.count is not None:
+            total, count = total + state.total, count + state.count
+        return total / count[:, None].clamp_min(1), total, count
+
+    def _check(self, u: torch.Tensor) -> None:
+        wanted = "(batch, length)" if self.tokens else f"(batch, length, {self.n_inputs})"
+        if u.ndim != (2 if self.tokens else 3) or not (self.tokens or u.shape[2] == self.n_inputs):
+            raise ShapeError(f"u has shape {tuple(u.shape)}; this model takes {wanted}.")
+        if self.tokens and (u.is_floating_point() or u.is_complex()):
+            raise ParameterError(f"u has dtype {u.dtype}; tokens are whole numbers, as with .long().")

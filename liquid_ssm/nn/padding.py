@@ -1,0 +1,111 @@
+"""Rows of different lengths in one batch: what lies outside of a row's true length has no influence on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..errors import ParameterError, ShapeError, unknown_name
+from ..modes import State
+from ..tensors import has_numbers
+
+Run = Callable[..., tuple[torch.Tensor, Any]]
+
+SIDES = ("right", "left")
+
+
+def mask(lengths: torch.Tensor, shape: tuple[int, ...], padding: str, device: torch.device) -> torch.Tensor:
+    """True where a step belongs to its row, (batch, length).
+
+    Raises:
+        ShapeError, ParameterError: lengths are not (batch,) whole numbers from 0 to length, or an unknown side.
+    """
+    if padding not in SIDES:
+        raise unknown_name("padding", padding, SIDES)
+    batch, length = shape
+    lengths = torch.as_tensor(lengths, device=device)
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise ParameterError(f"lengths have dtype {lengths.dtype}; give whole numbers, as with .long().")
+    if tuple(lengths.shape) != (batch,):
+        raise ShapeError(f"lengths have shape {tuple(lengths.shape)}; one for each of {batch} rows is ({batch},).")
+    if has_numbers(lengths):
+        bad = ((lengths < 0) | (lengths > length)).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            raise ParameterError(f"lengths[{row}] is {int(lengths[row])}; the rows have {length} steps.")
+    at = torch.arange(length, device=device)
+    return at < lengths[:, None] if padding == "right" else at >= length - lengths[:, None]
+
+
+def run_padded(
+    run: Run,
+    x: torch.Tensor,
+    real: torch.Tensor,
+    padding: str,
+    state: Any,
+    rate: Any,
+    dt: torch.Tensor | None,
+    return_state: bool,
+) -> tuple[torch.Tensor, Any]:
+    """run(x, state, rate, dt, return_state) -> (y, final state), as if every row had been run by itself.
+
+    Inputs of 0 leave a state at rest where it is, so rows that start at rest may begin with zeros, and nothing that
+    comes after a row's end reaches its outputs; only a state that is given or asked for needs more than that.
+
+    Args:
+        x: (batch, length, H), 0 where not real.
+        real: of `mask`.
+        others: as in `SSMLayer.forward`.
+    """
+    gap = (~real).sum(1)
+    if dt is not None:
+        dt = dt.masked_fill(~real, 1.0)  # any positive interval: nothing changes there
+    by = None
+    if state is None and return_state and padding == "right":
+        by = gap  # all rows end at the last step
+    elif state is not None and padding == "left":
+        by = -gap  # all rows begin at the first
+    if by is not None:
+        x, dt = _rolled(x, by), None if dt is None else _rolled(dt, by)
+    if state is not None and return_state:
+        y, final = _by_length(run, x, real.sum(1), state, rate, dt)
+    else:
+        y, final = run(x, state, rate, dt, return_state)
+    if by is not None:
+        y = _rolled(y, -by)
+    return y.masked_fill(~real[..., None], 0.0), final
+
+
+def _rolled(values: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """Row r moved by by[r] steps to later ones, around the end."""
+    length = values.shape[1]
+    index = (torch.arange(length, device=values.device) - by[:, None]) % max(length, 1)
+    return values.gather(1, index[..., None].expand_as(values) if values.ndim == 3 else index)
+
+
+def _by_length(
+    run: Run, x: torch.Tensor, lengths: torch.Tensor, state: Any, rate: Any, dt: torch.Tensor | None
+) -> tuple[torch.Tensor, Any]:
+    """Rows that begin together, those of one length in one run: a state must not go on after its row has ended."""
+    y = torch.zeros_like(x)
+    order, finals = [], []
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero()[:, 0]
+        part = None if dt is None else dt[rows, :length]
+        found, final = run(x[rows, :length], _each(state, lambda held, rows=rows: held[rows]), rate, part, True)
+        y[rows, :length] = found
+        order.append(rows)
+        finals.append(final)
+    back = torch.cat(order).argsort()
+    if isinstance(state, State) or (finals and isinstance(finals[0], State)):
+        parts = (None if part[0] is None else torch.cat(part)[back] for part in zip(*finals, strict=True))
+        return y, State(*parts)
+    return y, torch.cat(finals)[back]
+
+
+def _each(state: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(state, State):
+        return State(*(None if part is None else function(part) for part in state))
+    return function(state)

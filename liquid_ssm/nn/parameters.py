@@ -1,0 +1,176 @@
+"""The parameters of a continuous system as what an optimiser changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from ..complex_numbers import Number, Split, join
+from ..continuous import ContinuousSystem
+from ..errors import ParameterError, unknown_name
+from ..systems import Array, DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem, System
+from .discretize import METHODS, Discrete, discretize_diagonal, discretize_dplr, full_exponential
+
+# Parts that can be kept from training, and the tensors that hold them.
+PARTS = {
+    "Lambda": ("log_decay", "frequency"),
+    "P": ("P",),
+    "B": ("B",),
+    "C": ("C", "C_reverse"),
+    "dt": ("log_dt",),
+}
+
+# Logarithms beyond it are taken for it: exp(80) = 6e34 and its reciprocal are ordinary numbers in every precision.
+_LARGEST_LOG = 80.0
+
+
+class ContinuousParameters(nn.Module):
+    """Λ = −exp(log_decay) + i·frequency, δt = exp(log_dt), and P, B, C as pairs of real numbers.
+
+    Re λ < 0 and δt > 0 whatever an optimiser does to the tensors.  Complex parameters are real tensors with a last
+    axis of 2, (real, imaginary), so that every optimiser and file format takes them.
+
+    Args:
+        system: the initial values, of structure `diagonal`, `dplr` or `mimo`, one of each conjugate pair stored.
+        frozen: parts that get no gradients: some of `Lambda`, `P`, `B`, `C`, `dt`.
+        C_reverse: output vectors of a second direction, of C's shape, or None.
+
+    Attributes:
+        log_decay, frequency: shape of Λ [log 1/time, 1/time].
+        log_dt: (H,), `mimo` (M,) [log time].
+        B, C: (H, M, 2), `mimo` B (M, H, 2).
+        P: (R, H, M, 2) or None.
+        C_reverse: (H, M, 2) or None.
+
+    Raises:
+        ParameterError: a `dense` system, all modes of conjugate pairs stored, or an unknown part.
+    """
+
+    def __init__(
+        self, system: ContinuousSystem, *, frozen: Collection[str] = (), C_reverse: torch.Tensor | None = None
+    ) -> None:
+        super().__init__()
+        if system.Lambda is None or not system.conjugate_pairs:
+            raise ParameterError(
+                f"a layer holds one eigenvalue of each conjugate pair; this {system.structure} system holds "
+                f"{'a full matrix' if system.Lambda is None else 'all of them'}. Diagonalise it, or use apply."
+            )
+        for part in frozen:
+            if part not in PARTS:
+                raise unknown_name("part", part, tuple(PARTS))
+        self.structure = system.structure
+        values = {
+            "log_decay": torch.tensor(-system.Lambda.real).log(),
+            "frequency": torch.tensor(system.Lambda.imag),
+            "log_dt": torch.tensor(system.dt).log(),
+            "B": _pairs(system.B),
+            "C": _pairs(system.C),
+            "P": None if system.P is None else _pairs(system.P),
+            "C_reverse": C_reverse,
+        }
+        without = {tensor for part in frozen for tensor in PARTS[part]}
+        for name, value in values.items():
+            held = None
+            if value is not None:
+                held = nn.Parameter(value.to(torch.get_default_dtype()), requires_grad=name not in without)
+            self.register_parameter(name, held)
+
+    @property
+    def n_channels(self) -> int:
+        return int(self.C.shape[0])
+
+    @property
+    def n_modes(self) -> int:
+        """Stored modes M = N/2."""
+        return int(self.C.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the discrete system: float64 for float64 parameters, else float32."""
+        return torch.float64 if self.log_dt.dtype == torch.float64 else torch.float32
+
+    def Lambda(self) -> Split:
+        """The eigenvalues, in the precision of discretisation."""
+        return Split(-_exp(self._fine(self.log_decay)), self._fine(self.frequency))
+
+    def dt(self) -> torch.Tensor:
+        """The step sizes, in the precision of discretisation."""
+        return _exp(self._fine(self.log_dt))
+
+    def discretize(self, method: str, rate: float | torch.Tensor = 1.0, *, split: bool = False) -> Discrete:
+        """Ā and B̄ in float64 (where the device has it): what is rounded once to become a system.
+
+        Args:
+            method: `euler`, `bilinear` or `zoh`.
+            rate: factor of every step size; a tensor puts its shape in front, one discretisation per entry.
+            split: as real and imaginary parts apart.
+        """
+        Lambda, B, P, dt = self.Lambda(), self._split(self.B), self._split(self.P), self.dt()
+        dt = (rate[(..., *(None,) * dt.ndim)] if isinstance(rate, torch.Tensor) else rate) * dt
+        parts: tuple[Number, ...] = (Lambda, B) if P is None else (Lambda, B, P)
+        if not split:
+            parts = tuple(map(join, parts))
+        steps = dt if self.structure == "mimo" else dt[..., None]
+        if len(parts) == 3:
+            if method not in ("euler", "bilinear"):
+                raise ParameterError(
+                    f"discretization {method!r} of a dplr system is no diagonal plus low rank; allowed here: euler, "
+                    "bilinear."
+                )
+            return discretize_dplr(method, parts[0], parts[2], parts[1], steps)
+        return discretize_diagonal(method, parts[0], parts[1], steps)
+
+    def system(self, method: str, rate: float | torch.Tensor = 1.0, *, reverse: bool = False) -> System:
+        """The discrete system, differentiable: computed in float64 where the device has it, rounded once.
+
+        Args:
+            method: `euler`, `bilinear` or `zoh`; `zoh` of a `dplr` system is a `DenseSystem`.
+            rate: factor of every step size.
+            reverse: with the output vectors of the second direction.
+
+        Raises:
+            ParameterError: an unknown method.
+        """
+        if method not in METHODS:
+            raise unknown_name("discretization", method, METHODS)
+        with torch.autocast(self.log_dt.device.type, enabled=False):
+            held = self.C_reverse if reverse else self.C
+            C = torch.view_as_complex(held.to(self.dtype).contiguous())
+            if self.structure == "dplr" and method == "zoh":
+                Lambda, P, B = (join(part) for part in (self.Lambda(), self._split(self.P), self._split(self.B)))
+                A_bar, B_bar = full_exponential(Lambda, P, B, (self.dt() * rate)[:, None])
+                return DenseSystem(A_bar.to(C), B_bar.to(C), torch.cat([C, C.conj()], -1))
+            A_bar, B_bar, P_bar, Q_bar = self.discretize(method, rate)
+            if P_bar is not None and Q_bar is not None:
+                return DPLRSystem(A_bar.to(C), P_bar.to(C), Q_bar.to(C), B_bar.to(C), C)
+            build = MIMOSystem if self.structure == "mimo" else DiagonalSystem
+            return build(A_bar.to(C), B_bar.to(C), C)
+
+    def continuous(self) -> ContinuousSystem:
+        """The parameters as they are now, as NumPy arrays."""
+        with torch.no_grad():
+            parts = [
+                None if part is None else join(part).cpu().numpy()
+                for part in (self.Lambda(), self._split(self.B), self._split(self.C), self._split(self.P))
+            ]
+            Lambda, B, C, P = parts
+            return ContinuousSystem(Lambda, B, C, self.dt().cpu().numpy(), P)
+
+    def extra_repr(self) -> str:
+        return f"{self.structure}, n_channels={self.n_channels}, n_modes={self.n_modes}"
+
+    def _fine(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+
+    def _split(self, pairs: torch.Tensor | None) -> Split | None:
+        return None if pairs is None else Split(*self._fine(pairs).unbind(-1))
+
+
+def _pairs(array: Array) -> torch.Tensor:
+    return torch.view_as_real(torch.tensor(array, dtype=torch.complex128))
+
+
+def _exp(logarithm: torch.Tensor) -> torch.Tensor:
+    return torch.exp(logarithm.clamp(-_LARGEST_LOG, _LARGEST_LOG))

@@ -1,0 +1,127 @@
+"""Irregularly sampled signals: a recurrence whose step size differs from step to step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import ParameterError, ShapeError, UnstableRecurrence
+from ..modes import initial_state
+from ..problem import ModeSpec
+from ..tensors import has_numbers
+from .discretize import Discrete
+from .parameters import ContinuousParameters
+
+MODES = ("s4", "liquid", "truncated")
+
+# Numbers of one temporary: some tens of megabytes at most.
+_ELEMENTS = 1 << 20
+_STEPS = 64
+
+
+def scan_sampled(
+    parameters: ContinuousParameters,
+    method: str,
+    spec: ModeSpec,
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    state: Any = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and final state where step k has Ā(dt_k δt) and B̄(dt_k δt), in the liquid term too.
+
+    Steps are discretised and computed some tens at a time, and again on the way back, so memory does not grow with the
+    length beyond u, y and a state per chunk.
+
+    Args:
+        parameters: the continuous system.
+        method: `euler` or `bilinear`, for `diagonal` and `mimo` also `zoh`.
+        spec: mode `s4`, `liquid` or `truncated`.
+        u: (batch, H, L).
+        dt: factors of δt, (batch, L), positive.
+        state: as in `liquid_ssm.apply`.
+
+    Returns:
+        y (batch, H, L) and the final state.
+
+    Raises:
+        ShapeError, ParameterError: dt does not fit or is not positive, or a mode whose terms belong to one step size.
+        UnstableRecurrence: the state left the range of the dtype.
+    """
+    if spec.mode not in MODES:
+        raise ParameterError(
+            f"{spec.label} is defined by powers of one Ā and B̄ (Eq. 13 to 15), which per-step intervals do not have; "
+            f"allowed with dt: {', '.join(MODES)}. For one interval everywhere use rate."
+        )
+    batch, _, length = u.shape
+    if tuple(dt.shape) != (batch, length):
+        raise ShapeError(f"dt has shape {tuple(dt.shape)}; one interval per row and step is ({batch}, {length}).")
+    if has_numbers(dt) and not bool((dt > 0).all()):
+        raise ParameterError(f"dt holds {float(dt.min()):.3g}; intervals are positive factors of the step size.")
+    system = parameters.system("euler" if method == "zoh" else method)  # for its shapes
+    x = initial_state(system, spec, u, state)
+    share = max(1, batch * parameters.n_channels * parameters.n_modes)
+    steps = max(1, min(_STEPS, _ELEMENTS // share))
+    y = []
+    recorded = torch.is_grad_enabled()
+    for start in range(0, length, steps):
+        piece = (u[..., start : start + steps].movedim(-1, 0), dt[:, start : start + steps].mT, x)
+        run = _Chunk(parameters, method, spec)
+        part, x = checkpoint(run, *piece, use_reentrant=False) if recorded else run(*piece)
+        y.append(part)
+    whole = torch.cat(y).movedim(0, -1) if y else torch.zeros_like(u)
+    if has_numbers(whole) and not bool(torch.isfinite(whole).all()):
+        bad = (~torch.isfinite(whole)).nonzero()
+        first = bad[bad[:, 2].argmin()].tolist()
+        raise UnstableRecurrence(
+            f"{spec.label} left the range of {u.dtype} at step {first[2]}, channel {first[1]}; scale u or dt down.",
+            step=first[2],
+            channel=first[1],
+            input_bound=None,
+        )
+    return whole, x
+
+
+class _Chunk:
+    """Some steps: u (T, batch, H), dt (T, batch) and a state give y (T, batch, H) and a state."""
+
+    def __init__(self, parameters: ContinuousParameters, method: str, spec: ModeSpec) -> None:
+        self.parameters, self.method, self.spec = parameters, method, spec
+        self.shared = parameters.structure == "mimo"
+
+    def __call__(self, u: torch.Tensor, dt: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.parameters.discretize(self.method, dt)
+        A_bar, B_bar, P_bar, Q_bar = (None if part is None else part.to(x.dtype) for part in found)
+        drive = (B_bar @ u.to(B_bar)[..., None])[..., 0] if self.shared else B_bar * u[..., None]
+        at = Discrete(A_bar, B_bar, P_bar, Q_bar)
+        states = []
+        for k in range(len(u)):
+            x = self._step(at, drive[k], x, k)
+            states.append(x)
+        return self._read(torch.stack(states)).to(u.dtype), x
+
+    def _step(self, at: Discrete, drive: torch.Tensor, x: torch.Tensor, k: int) -> torch.Tensor:
+        orders = self.spec.mode == "truncated"
+        a = at.A_bar[k]
+        if self.spec.mode == "liquid":
+            a = a + drive
+        if orders:
+            a, drive = a[:, None], drive[:, None]
+        after = a * x
+        for P_bar, Q_bar in () if at.P_bar is None else zip(at.P_bar, at.Q_bar, strict=True):
+            p, q = (P_bar[k][:, None], Q_bar[k][:, None]) if orders else (P_bar[k], Q_bar[k])
+            after = after - p * (2 * (q.conj() * x).real.sum(-1, keepdim=True))
+        if orders:
+            # Order p is driven by order p - 1 before the step, order 1 by the input alone.
+            return after + drive * torch.cat([torch.ones_like(x[:, :1]), x[:, :-1]], 1)
+        return after + drive
+
+    def _read(self, x: torch.Tensor) -> torch.Tensor:
+        """y (T, batch, H) of states (T, batch, [order,] H, M), for `mimo` (T, batch, [order,] M)."""
+        if self.spec.mode == "truncated":
+            x = x.sum(2)
+        C = torch.view_as_complex(self.parameters.C.contiguous()).to(x.dtype)
+        if self.shared:
+            return 2 * (x @ C.mT).real
+        return 2 * (C * x).real.sum(-1)

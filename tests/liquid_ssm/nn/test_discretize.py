@@ -1,0 +1,111 @@
+"""Differentiable discretisation against that of `liquid_ssm.discretize`, which is checked against the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import liquid_ssm as ls
+from liquid_ssm.complex_numbers import join, split
+from liquid_ssm.nn.discretize import discretize_diagonal, discretize_dplr, full_exponential
+
+ROUNDING = 2.0**-53
+INITS = {"diagonal": ["s4d-lin", "s4d-inv", "s4d-legs"], "dplr": ["legs", "fout"], "mimo": ["s5"]}
+CASES = [
+    (name, method)
+    for structure, names in INITS.items()
+    for name in names
+    for method in (("euler", "bilinear") if structure == "dplr" else ("euler", "bilinear", "zoh"))
+]
+
+
+def tensors(continuous):
+    return [None if a is None else torch.tensor(a) for a in (continuous.Lambda, continuous.B, continuous.P)]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["complex", "split"])
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_systems_are_those_of_numpy(name, method, whole):
+    continuous = ls.initialize(name, n_channels=3, n_state=16, dt_min=1e-4, dt_max=1.0, seed=2)
+    expected = continuous.discretize(method).parameters
+    dt = torch.tensor(continuous.dt)
+    Lambda, B, P = (v if whole or v is None else split(v) for v in tensors(continuous))
+    if P is not None:
+        found = discretize_dplr(method, Lambda, P, B, dt[:, None])
+        names = ("Lambda_bar", "B_bar", "P_bar", "Q_bar")
+    else:
+        found = discretize_diagonal(method, Lambda, B, dt if name == "s5" else dt[:, None])
+        names = ("A_bar", "B_bar")
+    # Some twenty roundings in each of the two, |z| of them in an exponential, and sums over both halves of the modes.
+    z = np.abs(continuous.dt[:, None] * continuous.Lambda).max() if name != "s5" else 100
+    allowed = (40 + 2 * z + (8 * 16 if P is not None else 0)) * ROUNDING
+    for key, value in zip(names, found, strict=False):
+        error = np.abs(join(value).numpy() - expected[key])
+        assert error.max() <= allowed * max(1, np.abs(expected[key]).max()), key
+
+
+def test_several_ranks_couple_in_the_inverse():
+    random = np.random.default_rng(0)
+    legs = ls.initialize("legs", n_channels=2, n_state=8, seed=1)
+    P = np.concatenate([legs.P, 0.3 * (random.normal(size=legs.P.shape) + 1j * random.normal(size=legs.P.shape))])
+    continuous = ls.ContinuousSystem(legs.Lambda, legs.B, legs.C, legs.dt, P)
+    expected = continuous.discretize("bilinear").parameters
+    Lambda, B, factors = tensors(continuous)
+    for given in ((Lambda, factors, B), tuple(map(split, (Lambda, factors, B)))):
+        found = discretize_dplr("bilinear", *given, torch.tensor(continuous.dt)[:, None])
+        for key, value in zip(("Lambda_bar", "B_bar", "P_bar", "Q_bar"), found, strict=True):
+            # As above, with the backward error of a 2 × 2 solve.
+            error = np.abs(join(value).numpy() - expected[key])
+            assert error.max() <= 200 * ROUNDING * max(1, np.abs(expected[key]).max())
+
+
+def test_the_full_exponential_is_that_of_scipy():
+    continuous = ls.initialize("legs", n_channels=2, n_state=8, seed=1)
+    expected = continuous.discretize("zoh")
+    Lambda, B, P = tensors(continuous)
+    A_bar, B_bar = full_exponential(Lambda, P, B, torch.tensor(continuous.dt)[:, None])
+    # No bound is derived for either; N roundings times the condition of the exponential, here below 100, are expected.
+    assert np.abs(A_bar.numpy() - expected.A_bar).max() <= 100 * 8 * ROUNDING * np.abs(expected.A_bar).max()
+    assert np.abs(B_bar.numpy() - expected.B_bar).max() <= 100 * 8 * ROUNDING * np.abs(expected.B_bar).max()
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_one_step_size_per_time_step_is_each_by_itself(name, method):
+    continuous = ls.initialize(name, n_channels=3, n_state=8, seed=2)
+    Lambda, B, P = tensors(continuous)
+    dt = torch.tensor(continuous.dt)
+    rates = torch.tensor([[0.5, 1.0], [2.0, 3.0]], dtype=torch.float64)
+
+    def run(steps):
+        steps = steps if name == "s5" else steps[..., None]
+        if P is None:
+            return discretize_diagonal(method, Lambda, B, steps)
+        return discretize_dplr(method, Lambda, P, B, steps)
+
+    together = run(rates[..., None] * dt)
+    for index in np.ndindex(2, 2):
+        alone = run(rates[index] * dt)
+        for one, other, leading in zip(together, alone, (0, 0, 1, 1), strict=True):
+            if one is not None:
+                picked = one[(slice(None),) * leading + index] if one.ndim > other.ndim else one
+                assert torch.allclose(picked, other, rtol=8 * ROUNDING, atol=0)
+
+
+@pytest.mark.parametrize("method", ["euler", "bilinear", "zoh"])
+def test_gradients_are_those_of_finite_differences(method):
+    continuous = ls.initialize("legs", n_channels=2, n_state=4, seed=1)
+    Lambda, B, P = tensors(continuous)
+    Lambda[0, 0] = -1e-20  # where φ₁ is a quotient of two zeros
+    dt = torch.tensor(continuous.dt)[:, None]
+    given = tuple(v.clone().requires_grad_() for v in (Lambda, B, dt))
+    assert torch.autograd.gradcheck(lambda *v: discretize_diagonal(method, *v)[:2], given)
+    if method != "zoh":
+        given = tuple(v.clone().requires_grad_() for v in (Lambda, P, B, dt))
+        assert torch.autograd.gradcheck(lambda L, p, b, t: tuple(discretize_dplr(method, L, p, b, t)), given)
+
+
+def test_an_unknown_method_is_named():
+    Lambda, B, _ = tensors(ls.initialize("s4d-lin", n_channels=1, n_state=4))
+    with pytest.raises(ls.ParameterError, match=r"'rk4'.*euler, bilinear, zoh"):
+        discretize_diagonal("rk4", Lambda, B, torch.ones(1, 1, dtype=torch.float64))

@@ -1,0 +1,261 @@
+"""Layers against the exact recurrence, in every mode, structure and way of running."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import liquid_ssm as ls
+from liquid_ssm.nn import SSMLayer
+
+PARAMETERS = {"continuous.log_decay", "continuous.frequency", "continuous.log_dt", "continuous.B", "continuous.C", "D"}
+
+
+def within(found, value, bound):
+    return bool(np.all(np.abs(found.detach().double().numpy() - value) <= bound))
+
+
+def steps(layer, u, state=None):
+    outputs = []
+    for k in range(u.shape[1]):
+        y, state = layer.step(u[:, k], state)
+        outputs.append(y)
+    return torch.stack(outputs, 1), state
+
+
+def same(one, other):
+    """Two states, bit for bit."""
+    parts = zip(*((s if isinstance(s, ls.State) else (s,)) for s in (one, other)), strict=True)
+    return all((a is None and b is None) or torch.equal(a, b) for a, b in parts)
+
+
+def test_forward_prefill_and_step_are_the_exact_mode(kind, make_layer, make_signal, exact):
+    layer, u = make_layer(*kind), make_signal()
+    value, bound = exact(layer, u)
+    assert within(layer(u), value, bound)
+    first, state = layer.prefill(u[:, :8])
+    second, final = layer.prefill(u[:, 8:], state)
+    assert within(torch.cat([first, second], 1), value, bound)
+    recorded, last = steps(layer, u)
+    assert within(recorded, value, bound)
+    with torch.no_grad():
+        kept, again = steps(layer, u, layer.initial_state(2))
+    assert within(kept, value, bound)
+    for one in (last, again):
+        parts = one if isinstance(one, ls.State) else (one,)
+        for a, b in zip(parts, final if isinstance(final, ls.State) else (final,), strict=True):
+            # The states of the same recurrence, bracketed as it may be: far closer than one step's drive.
+            assert a is b is None or torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_no_output_depends_on_later_inputs(kind, make_layer, make_signal):
+    layer, u = make_layer(*kind), make_signal()
+    changed = u.clone()
+    changed[:, 13:] += 1
+    before, after = layer(u), layer(changed)
+    assert torch.equal(before[:, :13], after[:, :13])
+    assert not torch.equal(before[:, 13], after[:, 13])
+
+
+def test_gradients_reach_every_parameter_the_input_and_both_states(kind, make_layer, make_signal, in_double):
+    structure, _ = kind
+    layer, u = make_layer(*kind, n_channels=2, n_state=4), make_signal(1, 5, 2).double().requires_grad_()
+    names = PARAMETERS | ({"continuous.P"} if structure in ("dplr", "dense") else set())
+    assert {name for name, _ in layer.named_parameters()} == names
+    start = torch.randn_like(layer.prefill(u)[1].x[:, 0] if layer.spec.mode in ("kb", "pb") else layer.prefill(u)[1])
+    start = (0.1 * start).detach().requires_grad_()
+    parameters = list(layer.parameters())
+
+    def outputs(u, start, *_):
+        y, final = layer(u, state=start, return_state=True)
+        parts = final if isinstance(final, ls.State) else (final,)
+        return (y, *(torch.view_as_real(p) if p.is_complex() else p for p in parts if p is not None))
+
+    # Finite differences of 1e-6 in float64 are good to some 1e-8; gradcheck's own tolerances are 1e-5 and 1e-3.
+    assert torch.autograd.gradcheck(outputs, (u, start, *parameters))
+    torch.autograd.backward(outputs(u, start)[0].square().sum())
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in [*parameters, u, start])
+
+
+@pytest.mark.parametrize("discretization", ["euler", "bilinear", "zoh"])
+@pytest.mark.parametrize("structure", ["diagonal", "dplr", "mimo"])
+def test_every_discretization_steps_as_it_runs(structure, discretization, make_layer, make_signal, exact):
+    layer = make_layer(structure, "liquid", discretization=discretization, dt_max=0.01)
+    u = make_signal()
+    value, bound = exact(layer, u)
+    assert within(layer(u), value, bound)
+    with torch.no_grad():
+        assert within(steps(layer, u)[0], value, bound)
+
+
+@pytest.mark.parametrize("mode", ["s4", "liquid", "pb-all"])
+def test_a_rate_is_a_factor_of_every_step_size_in_the_liquid_term_too(mode, make_layer, make_signal, in_double):
+    layer, u = make_layer("diagonal", mode), make_signal().double()
+    continuous = layer.continuous.continuous()
+    system = continuous.with_dt(2 * continuous.dt).discretize("bilinear")
+    spec = layer.spec
+    y = ls.apply(system, u.mT.contiguous().numpy(), mode=spec.mode, order=spec.order, correlations=spec.correlations)
+    found = layer(u, rate=2.0) - layer.D * u
+    # Both within their bounds, which for 21 steps of float64 are below 1e-13.
+    assert np.allclose(found.detach().mT.numpy(), y, rtol=0, atol=1e-12)
+    assert not torch.allclose(layer(u), layer(u, rate=2.0), atol=1e-3)
+    with torch.no_grad():
+        stepped = [layer.step(u[:, 0], rate=2.0)[0], layer.step(u[:, 0], rate=torch.tensor(2.0))[0]]
+    assert torch.allclose(stepped[0], layer(u, rate=2.0)[:, 0], rtol=0, atol=1e-12)
+    assert torch.allclose(stepped[1], stepped[0], rtol=0, atol=1e-12)
+
+
+def test_a_step_sees_every_change_of_a_parameter(make_layer, make_signal):
+    layer, u = make_layer(), make_signal()[:, 0]
+    with torch.no_grad():
+        before = layer.step(u)[0]
+        assert torch.equal(layer.step(u)[0], before)
+        layer.continuous.B.data[0, 0, 0] += 0.5  # which no version counter counts
+        after = layer.step(u)[0]
+        assert not torch.equal(after[:, 0], before[:, 0])
+        assert torch.equal(after[:, 1:], before[:, 1:])
+        assert torch.allclose(after, layer(u[:, None])[:, 0], rtol=1e-6, atol=1e-6)
+
+
+def test_a_bidirectional_layer_adds_the_reversed_run_of_its_second_output_vectors(make_layer, make_signal):
+    layer, u = make_layer(bidirectional=True), make_signal()
+    backwards = copy.deepcopy(layer)
+    backwards.bidirectional = False
+    backwards.continuous.C, backwards.D = layer.continuous.C_reverse, None
+    forwards = copy.deepcopy(layer)
+    forwards.bidirectional = False
+    both = forwards(u) + backwards(u.flip(1)).flip(1)
+    assert torch.allclose(layer(u), both, rtol=0, atol=1e-6)
+    lengths = torch.tensor([21, 9])
+    assert torch.allclose(layer(u, lengths)[1, :9], layer(u[1:, :9])[0], rtol=0, atol=1e-6)
+    layer(u).sum().backward()
+    assert layer.continuous.C_reverse.grad.abs().max() > 0
+    for call in (
+        lambda: layer.step(u[:, 0]),
+        lambda: layer(u, return_state=True),
+        lambda: layer(u, dt=u[..., 0].abs()),
+    ):
+        with pytest.raises(ls.ParameterError, match="bidirectional"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_inputs_and_autocast_are_computed_in_float32(dtype, make_layer, make_signal):
+    layer, u = make_layer(), make_signal().to(dtype)
+    single = layer(u.float())
+    y, state = layer(u, return_state=True)
+    assert (y.dtype, state.dtype) == (dtype, torch.complex64)
+    assert torch.equal(y, single.to(dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(u.float()), single)
+    layer.to(dtype)
+    assert layer(u).dtype == dtype
+    assert layer.system().dtype == torch.float32
+
+
+def test_frozen_parts_stay_and_the_rest_learns(make_layer, make_signal):
+    layer, u = make_layer("dplr", frozen=("Lambda", "B", "D")), make_signal()
+    before = copy.deepcopy(layer.state_dict())
+    layer(u).square().mean().backward()
+    torch.optim.SGD([p for p in layer.parameters() if p.requires_grad], lr=0.1).step()
+    changed = {name for name, value in layer.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"continuous.P", "continuous.C", "continuous.log_dt"}
+
+
+def test_what_is_saved_does_not_depend_on_lengths_and_comes_back(make_layer, make_signal, tmp_path):
+    layer, u = make_layer("dplr", "pb-all"), make_signal()
+    shapes = {name: value.shape for name, value in layer.state_dict().items()}
+    y = layer(u)
+    layer(make_signal(1, 300))
+    with torch.no_grad():
+        layer.step(u[:, 0])
+    assert {name: value.shape for name, value in layer.state_dict().items()} == shapes
+    buffer = io.BytesIO()
+    torch.save(layer.state_dict(), buffer)
+    buffer.seek(0)
+    fresh = make_layer("dplr", "pb-all", seed=6)
+    assert not torch.equal(fresh(u), y)
+    fresh.load_state_dict(torch.load(buffer, weights_only=True))
+    for other in (fresh, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(other(u), y)
+    from safetensors.torch import load_file, save_file
+
+    save_file(layer.state_dict(), tmp_path / "layer.safetensors")
+    again = make_layer("dplr", "pb-all", seed=7)
+    again.load_state_dict(load_file(tmp_path / "layer.safetensors"))
+    assert torch.equal(again(u), y)
+
+
+def test_the_seed_decides_and_is_torchs_own_if_not_given():
+    torch.manual_seed(3)
+    one, two = SSMLayer(2, 4), SSMLayer(2, 4)
+    torch.manual_seed(3)
+    three = SSMLayer(2, 4)
+    assert torch.equal(one.continuous.C, three.continuous.C)
+    assert torch.equal(one.D, three.D)
+    assert not torch.equal(one.continuous.C, two.continuous.C)
+    assert torch.equal(SSMLayer(2, 4, seed=9).continuous.C, SSMLayer(2, 4, seed=9).continuous.C)
+
+
+def test_parameters_may_be_given_as_a_system(in_double):
+    system = ls.initialize("s4d-inv", n_channels=2, n_state=6, seed=4)
+    found = SSMLayer(2, 6, init=system).continuous.continuous()
+    for name in ("Lambda", "B", "C", "dt"):
+        # log and exp: the logarithm's rounding, |log| u, and some roundoffs.
+        assert np.allclose(getattr(found, name), getattr(system, name), rtol=16 * np.finfo(float).eps, atol=0)
+
+
+def test_an_overflow_is_an_error_and_no_nan(make_layer, make_signal):
+    for call in (make_layer(dt_min=1, dt_max=1), make_layer("mimo", dt_min=1, dt_max=1)):
+        with pytest.raises(ls.UnstableRecurrence, match="step"):
+            call(100 * make_signal(1, 400) + 200)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"structure": "triangular"}, "structure 'triangular'"),
+        ({"init": "hippo"}, "init 'hippo'"),
+        ({"init": "legs", "structure": "diagonal"}, "init 'legs' is of structure 'dplr'"),
+        ({"discretization": "rk4"}, "discretization 'rk4'"),
+        ({"mode": "lti"}, "mode 'lti'"),
+        ({"mode": "pb", "structure": "mimo"}, "mimo"),
+        ({"frozen": ("A",)}, "part 'A'"),
+        ({"n_state": 0}, "n_state is 0"),
+        ({"dt_min": 0.0}, "dt_min"),
+        ({"backend": "numba", "tolerance": 1e-3}, "tolerance"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ls.ParameterError, match=message):
+        SSMLayer(4, **{"n_state": 8, **options})
+
+
+def test_a_system_that_does_not_fit_is_refused():
+    system = ls.initialize("s4d-lin", n_channels=2, n_state=6)
+    with pytest.raises(ls.ParameterError, match="2 channels and 6 states"):
+        SSMLayer(3, 6, init=system)
+    with pytest.raises(ls.ParameterError, match="leave structure out"):
+        SSMLayer(2, 6, init=system, structure="dplr")
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 21), (2, 5, 3, 1)])
+def test_wrong_shapes_are_named(shape, make_layer):
+    with pytest.raises(ls.ShapeError, match="batch, length, 3"):
+        make_layer()(torch.zeros(shape))
+    with pytest.raises(ls.ShapeError, match="batch, 3"):
+        make_layer().step(torch.zeros(2, 1, 3))
+
+
+@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "pb-all", "kb-adjacent"])
+def test_no_rows_and_no_steps(mode, make_layer):
+    layer = make_layer("diagonal", mode)
+    assert layer(torch.zeros(0, 5, 3)).shape == (0, 5, 3)
+    y, state = layer(torch.zeros(2, 0, 3), return_state=True)
+    assert y.shape == (2, 0, 3)
+    assert same(state, layer.initial_state(2))

@@ -1,0 +1,125 @@
+"""Whole models: pooling, padding, streaming, size."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import liquid_ssm as ls
+from liquid_ssm.nn import SequenceModel, SSMLayer
+
+LENGTHS = torch.tensor([20, 13, 7])
+
+
+def model(**options):
+    torch.manual_seed(1)
+    given = {"n_layers": 2, "n_channels": 8, "n_state": 8, "backend": "first", **options}
+    return SequenceModel(3, 5, **given)
+
+
+def inputs():
+    return torch.randn(3, 20, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_speech_commands_model_has_the_papers_224k_parameters():
+    speech = SequenceModel(1, 35, n_layers=6, n_channels=128, n_state=7, init="legs", norm="batch", prenorm=True)
+    # The paper says 224K; 224.4k to 224.7k is what its published code counts.
+    assert sum(p.numel() for p in speech.parameters()) == 224_675
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "none"])
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_padding_has_no_influence_on_either_side(pooling, norm, prenorm):
+    found, u = model(pooling=pooling, norm=norm, prenorm=prenorm).eval(), inputs()
+    y = found(u, LENGTHS)
+    left = torch.zeros_like(u)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = found(u[row : row + 1, :length])[0]
+        # Numbers of size 1 in float32, through 2 blocks; chunks of other lengths round otherwise.
+        assert torch.allclose(y[row, :length] if pooling == "none" else y[row], alone, rtol=0, atol=1e-5)
+        left[row, 20 - length :] = u[row, :length]
+    other = found(left, LENGTHS, padding="left")
+    if pooling != "none":
+        assert torch.allclose(other, y, rtol=0, atol=1e-5)
+    changed = u.clone()
+    changed[1, 13:] = 50.0
+    assert torch.equal(
+        found(changed, LENGTHS)[: None if pooling != "none" else 1], y[: None if pooling != "none" else 1]
+    )
+
+
+def test_padding_has_no_influence_in_training_with_batch_norm():
+    u = inputs()
+    changed = u.clone()
+    changed[1, 13:], changed[2, 7:] = 50.0, -3.0
+    one, other = model(norm="batch"), model(norm="batch")
+    assert torch.equal(one(u, LENGTHS), other(changed, LENGTHS))
+    assert torch.equal(one.blocks[1].norm.norm.running_var, other.blocks[1].norm.norm.running_var)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "none"])
+@pytest.mark.parametrize("mode", [{"mode": "liquid"}, {"mode": "pb"}, {"mode": "kb", "correlations": "adjacent"}])
+def test_pieces_and_steps_are_the_whole_sequence_so_far(pooling, mode):
+    found, u = model(pooling=pooling, **mode).eval(), inputs()
+    state = found.initial_state(3)
+    with torch.no_grad():
+        y, state = found.prefill(u[:, :9], state)
+        for end in (9, 12, 20):
+            whole = found(u[:, :end])
+            assert torch.allclose(y, whole if pooling != "none" else whole[:, -y.shape[1] :], rtol=0, atol=1e-5)
+            for k in range(end, {9: 12, 12: 20, 20: 20}[end]):
+                y, state = found.step(u[:, k], state)
+            y = y if pooling != "none" else y[:, None]
+
+
+def test_tokens_are_embedded_and_stepped():
+    tokens = torch.randint(11, (2, 9), generator=torch.Generator().manual_seed(0))
+    found = SequenceModel(11, 4, n_layers=1, n_channels=8, n_state=4, tokens=True, backend="first")
+    state = None
+    for k in range(9):
+        y, state = found.step(tokens[:, k], state)
+    assert torch.allclose(y, found(tokens), rtol=0, atol=1e-5)
+    with pytest.raises(ls.ParameterError, match="whole numbers"):
+        found(tokens.float())
+
+
+def test_a_state_carries_gradients_to_the_piece_before():
+    found, u = model(pooling="mean"), inputs().requires_grad_()
+    _, state = found.prefill(u[:, :9])
+    y, _ = found.prefill(u[:, 9:], state)
+    y.square().sum().backward()
+    assert u.grad[:, :9].abs().max() > 0
+    whole = copy.deepcopy(found)
+    again = inputs().requires_grad_()
+    whole(again).square().sum().backward()
+    assert torch.allclose(u.grad, again.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_rates_reach_every_layer():
+    found, u = model(), inputs()
+    assert torch.allclose(found(u, dt=torch.full((3, 20), 2.0)), found(u, rate=2.0), rtol=0, atol=1e-5)
+    assert not torch.allclose(found(u), found(u, rate=2.0), rtol=0, atol=1e-3)
+
+
+def test_a_layer_of_ones_own_takes_the_place():
+    found = SequenceModel(3, 5, layer=lambda features: SSMLayer(features, 4, mode="s4", backend="first"), n_channels=6)
+    assert {block.layer.spec.mode for block in found.blocks} == {"s4"}
+    assert found(inputs()).shape == (3, 5)
+    with pytest.raises(ls.ParameterError, match="n_state"):
+        SequenceModel(3, 5, layer=SSMLayer, n_state=4)
+
+
+@pytest.mark.parametrize("shape", [(3, 20), (3, 20, 4), (20, 3)])
+def test_wrong_shapes_are_named(shape):
+    with pytest.raises(ls.ShapeError, match="batch, length, 3"):
+        model()(torch.zeros(shape))
+
+
+def test_no_steps_have_no_last_one():
+    with pytest.raises(ls.ShapeError, match="no steps"):
+        model()(torch.zeros(2, 0, 3))
+    with pytest.raises(ls.ParameterError, match="pooling 'max'"):
+        model(pooling="max")

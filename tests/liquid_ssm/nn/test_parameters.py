@@ -1,0 +1,80 @@
+"""Parameters as tensors: what they stand for, whatever an optimiser does to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import liquid_ssm as ls
+from liquid_ssm.nn import ContinuousParameters
+
+UNIT = 2.0**-53
+
+
+@pytest.mark.parametrize("init", ["s4d-lin", "legs", "fout", "s5"])
+def test_they_hold_the_system_they_are_made_from(init, in_double):
+    system = ls.initialize(init, n_channels=3, n_state=8, seed=2)
+    held = ContinuousParameters(system)
+    found = held.continuous()
+    assert (held.structure, held.n_channels, held.n_modes) == (system.structure, 3, found.n_modes)
+    for name in ("Lambda", "B", "C", "P", "dt"):
+        one, other = getattr(found, name), getattr(system, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            # Through a logarithm and back: |log| roundings, and some.
+            assert np.abs(one - other).max() <= 32 * UNIT * np.abs(other).max(), name
+    discrete, expected = held.system("bilinear").to_numpy(), system.discretize("bilinear")
+    for name, value in expected.parameters.items():
+        assert np.abs(getattr(discrete, name) - value).max() <= 300 * UNIT * max(1, np.abs(value).max()), name
+
+
+def test_the_system_of_float32_parameters_is_computed_in_float64_and_rounded_once():
+    held = ContinuousParameters(ls.initialize("legs", n_channels=2, n_state=16, seed=2))
+    single = held.system("bilinear")
+    assert single.dtype == torch.float32
+    fine = held.continuous().discretize("bilinear").parameters
+    for name, value in single.parameters.items():
+        # One rounding of float32 in each part, and what float64 leaves of it.
+        error = torch.view_as_real(value.detach().cdouble()).numpy() - fine[name].view(float).reshape(*value.shape, 2)
+        assert np.all(np.abs(error) <= 2.0**-24 * (1 + 1e-6) * np.abs(fine[name])[..., None]), name
+
+
+@pytest.mark.parametrize("value", [-1e30, -1e3, 0.0, 1e3, 1e30])
+def test_eigenvalues_decay_and_steps_are_positive_whatever_the_tensors_hold(value):
+    held = ContinuousParameters(ls.initialize("s4d-lin", n_channels=2, n_state=4))
+    with torch.no_grad():
+        held.log_decay.fill_(value)
+        held.log_dt.fill_(-value)
+    Lambda, dt = held.Lambda(), held.dt()
+    assert bool((Lambda.re < 0).all())
+    assert bool((dt > 0).all())
+    assert bool(torch.isfinite(Lambda.re).all() and torch.isfinite(dt).all())
+    held.continuous()  # which refuses everything else
+
+
+def test_gradients_reach_the_tensors_through_every_discretization():
+    for init, methods in {"s4d-lin": ("euler", "bilinear", "zoh"), "legs": ("euler", "bilinear", "zoh")}.items():
+        for method in methods:
+            held = ContinuousParameters(ls.initialize(init, n_channels=2, n_state=4))
+            sum(p.abs().square().sum() for p in held.system(method).parameters.values()).backward()
+            assert all(p.grad is not None and p.grad.abs().max() > 0 for p in held.parameters()), (init, method)
+
+
+def test_frozen_parts_ask_for_no_gradient():
+    held = ContinuousParameters(ls.initialize("legs", n_channels=2, n_state=4), frozen=["Lambda", "dt"])
+    frozen = {name for name, p in held.named_parameters() if not p.requires_grad}
+    assert frozen == {"log_decay", "frequency", "log_dt"}
+    with pytest.raises(ls.ParameterError, match="part 'A'"):
+        ContinuousParameters(ls.initialize("legs", n_channels=2, n_state=4), frozen=["A"])
+
+
+def test_systems_that_are_not_half_spectra_are_refused():
+    dense = ls.ContinuousSystem.dense(-np.eye(2)[None], np.ones((1, 2)), np.ones((1, 2)), 0.1)
+    with pytest.raises(ls.ParameterError, match="full matrix"):
+        ContinuousParameters(dense)
+    both = ls.ContinuousSystem(np.full((1, 2), -1.0), np.ones((1, 2)), np.ones((1, 2)), 0.1, conjugate_pairs=False)
+    with pytest.raises(ls.ParameterError, match="conjugate pair"):
+        ContinuousParameters(both)
+    with pytest.raises(ls.ParameterError, match="'adams-bashforth'"):
+        ContinuousParameters(ls.initialize("s5", n_channels=2, n_state=4)).system("adams-bashforth")

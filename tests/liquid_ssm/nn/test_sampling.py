@@ -1,0 +1,120 @@
+"""Irregular sampling: each step with its own interval, in the liquid term too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import liquid_ssm as ls
+from liquid_ssm.nn import sampling
+
+KINDS = [
+    (structure, mode, method)
+    for structure in ("diagonal", "dplr", "mimo")
+    for mode in ("s4", "liquid", "truncated")
+    for method in ("euler", "bilinear", "zoh")
+    if (structure, method) != ("dplr", "zoh")
+]
+
+
+def intervals(batch, length, seed=3):
+    return 0.5 + 2 * torch.rand(batch, length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("structure", "mode", "method"), KINDS)
+def test_every_step_is_that_of_a_system_with_its_step_size(structure, mode, method, make_layer, make_signal, in_double):
+    layer = make_layer(structure, mode, discretization=method, dt_max=0.02)
+    u, dt = make_signal(2, 12).double(), intervals(2, 12)
+    y, final = layer(u, dt=dt, return_state=True)
+    continuous = layer.continuous.continuous()
+    for row in range(2):
+        state = None
+        for k in range(12):
+            system = continuous.with_dt(continuous.dt * float(dt[row, k])).discretize(method)
+            value, state = ls.step(
+                system, u[row : row + 1, k].numpy(), state, mode=layer.spec.mode, order=layer.spec.order
+            )
+            through = (layer.D * u[row, k]).detach().numpy()
+            # Twelve steps of some tens of roundings each, of numbers below 10.
+            assert np.allclose(y[row, k].detach().numpy(), value[0] + through, rtol=0, atol=1e-12)
+        assert np.allclose(final[row].detach().numpy(), state[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated"])
+def test_equal_intervals_are_a_rate(mode, make_layer, make_signal, in_double):
+    layer, u = make_layer("dplr", mode), make_signal(2, 30).double()
+    dt = torch.full((2, 30), 1.5, dtype=torch.float64)
+    assert torch.allclose(layer(u, dt=dt, rate=2.0), layer(u, rate=3.0), rtol=0, atol=1e-12)
+
+
+def test_pieces_and_steps_carry_on(make_layer, make_signal, in_double):
+    layer, u, dt = make_layer(), make_signal(2, 30).double(), intervals(2, 30)
+    whole = layer(u, dt=dt)
+    first, state = layer.prefill(u[:, :11], dt=dt[:, :11])
+    second, state = layer.prefill(u[:, 11:29], state, dt=dt[:, 11:29])
+    with torch.no_grad():
+        last, _ = layer.step(u[:, 29], state, dt=dt[:, 29])
+    assert torch.allclose(torch.cat([first, second, last[:, None]], 1), whole, rtol=0, atol=1e-13)
+
+
+def test_gradients_reach_intervals_inputs_states_and_parameters(make_layer, make_signal, monkeypatch, in_double):
+    monkeypatch.setattr(sampling, "_STEPS", 2)  # several chunks
+    layer = make_layer("dplr", "liquid", n_channels=2, n_state=4)
+    u, dt = make_signal(1, 5, 2).double().requires_grad_(), intervals(1, 5).requires_grad_()
+    state = torch.randn(1, 2, 2, dtype=torch.complex128, requires_grad=True)
+    parameters = tuple(layer.parameters())
+
+    def run(u, dt, state, *_):
+        return layer(u, dt=dt, state=state)
+
+    assert torch.autograd.gradcheck(run, (u, dt, state, *parameters))
+
+
+def test_memory_does_not_hold_the_states_of_all_steps(make_layer, make_signal):
+    layer, held = make_layer("diagonal", "liquid", n_channels=4, n_state=32), []
+
+    def pack(tensor):
+        held.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    def kept(length):
+        held.clear()
+        u, dt = make_signal(1, length, 4), torch.ones(1, length)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            layer(u, dt=dt)
+        return sum(held)
+
+    # Inputs, outputs, intervals, and one state of 4 × 16 complex numbers per 64 steps; all states would be 512 bytes
+    # more per step.
+    assert (kept(2048) - kept(1024)) / 1024 <= 8 * 4 * 4 + 4 * 16 * 8 / 64
+
+
+@pytest.mark.parametrize("mode", ["kb-all", "kb-adjacent", "pb-all", "pb-adjacent"])
+def test_modes_of_one_step_size_are_refused(mode, make_layer, make_signal):
+    with pytest.raises(ls.ParameterError, match="s4, liquid, truncated"):
+        make_layer("diagonal", mode)(make_signal(), dt=torch.ones(2, 21))
+
+
+@pytest.mark.parametrize(
+    ("dt", "error", "message"),
+    [
+        (torch.ones(21), ls.ShapeError, r"\(2, 21\)"),
+        (torch.ones(2, 20), ls.ShapeError, r"\(2, 20\).*\(2, 21\)"),
+        (torch.zeros(2, 21), ls.ParameterError, "positive"),
+        (torch.full((2, 21), float("nan")), ls.ParameterError, "positive"),
+    ],
+)
+def test_bad_intervals_are_named(dt, error, message, make_layer, make_signal):
+    with pytest.raises(error, match=message):
+        make_layer()(make_signal(), dt=dt)
+
+
+def test_an_overflow_is_an_error(make_layer, make_signal):
+    with pytest.raises(ls.UnstableRecurrence, match=r"step .*, channel"):
+        make_layer(dt_min=1, dt_max=1)(100 * make_signal(1, 400) + 200, dt=torch.ones(1, 400))
+
+
+def test_a_full_exponential_has_no_factors_per_step(make_layer, make_signal):
+    with pytest.raises(ls.ParameterError, match="euler, bilinear"):
+        make_layer("dense")(make_signal(), dt=torch.ones(2, 21))
