@@ -91,6 +91,8 @@ def step(
     correlations: str = "all",
     window: int | None = None,
     backend: str | Backend | None = AUTO,
+    tolerance: float | None = None,
+    recheck: float = 0.0,
 ) -> tuple[Array, Any]:
     """One time step: u_k (batch, H) and the state before it give y_k (batch, H) and the state after it.
 
@@ -111,6 +113,8 @@ def step(
         correlations=correlations,
         window=window,
         backend=backend,
+        tolerance=tolerance,
+        recheck=recheck,
         state=state,
         return_state=True,
     )

@@ -13,7 +13,7 @@ from liquid_ssm.registry import FIRST
 from liquid_ssm.selection import auto
 
 CACHE = "LIQUID_SSM_CACHE_DIR"
-ABOUT_SELECTION = ("/selection/", "test_selection", "test_select", "test_examples")
+ABOUT_SELECTION = ("/selection/", "_selection", "test_select", "test_examples")
 
 # Without a GPU the Triton kernels run in Triton's interpreter, which must be chosen before triton is imported.
 if not torch.cuda.is_available():

@@ -8,16 +8,20 @@ except ModuleNotFoundError as missing:
     raise BackendUnavailable("liquid_ssm.nn needs torch. Run: pip install 'liquid-ssm[torch]'") from missing
 
 from .block import Block
+from .diagnosis import Diagnosis, diagnose
 from .layer import SSMLayer
+from .liquid_time_constant import LTC, Linearised, linearised
 from .model import ModelState, SequenceModel
 from .models import (
     MODELS,
     dss,
+    linear_ltc,
     liquid_s4,
     liquid_s4_kb,
     liquid_s4_pb,
     liquid_s4_truncated,
     liquid_s5,
+    ltc,
     s4_fout,
     s4_legs,
     s4_legs_fout,
@@ -28,21 +32,35 @@ from .models import (
 )
 from .optim import parameter_groups
 from .parameters import ContinuousParameters
+from .published import from_published
+from .stability import gain, gain_penalty, input_limit, recorded_inputs
 
 __all__ = [
+    "LTC",
     "MODELS",
     "Block",
     "ContinuousParameters",
+    "Diagnosis",
+    "Linearised",
     "ModelState",
     "SSMLayer",
     "SequenceModel",
+    "diagnose",
     "dss",
+    "from_published",
+    "gain",
+    "gain_penalty",
+    "input_limit",
+    "linear_ltc",
+    "linearised",
     "liquid_s4",
     "liquid_s4_kb",
     "liquid_s4_pb",
     "liquid_s4_truncated",
     "liquid_s5",
+    "ltc",
     "parameter_groups",
+    "recorded_inputs",
     "s4_fout",
     "s4_legs",
     "s4_legs_fout",

@@ -48,6 +48,8 @@ class Latest:
             correlations=spec.correlations,
             window=spec.window,
             backend=layer.backend,
+            tolerance=layer.tolerance,
+            recheck=layer.recheck,
         )
         out = torch.from_numpy(y)
         if layer.D is not None:

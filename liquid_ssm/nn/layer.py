@@ -241,7 +241,8 @@ class SSMLayer(nn.Module):
         return ls.modes.initial_state(self.system(), self.spec, like, None)
 
     def extra_repr(self) -> str:
-        return f"{self.n_channels}, n_state={self.n_state}, {self.spec.label}, {self.discretization}"
+        text = f"{self.n_channels}, n_state={self.n_state}, {self.spec.label}, {self.structure}, {self.discretization}"
+        return text if self.max_gain is None else f"{text}, max_gain={self.max_gain}"
 
     def _run(
         self,
@@ -284,14 +285,12 @@ class SSMLayer(nn.Module):
             correlations=self.spec.correlations,
             window=self.spec.window,
             backend=self.backend,
-            **self._selection(),
+            tolerance=self.tolerance,
+            recheck=self.recheck,
             state=state,
             return_state=return_state,
         )
         return result if return_state else (result, None)
-
-    def _selection(self) -> dict[str, Any]:
-        return {"tolerance": self.tolerance, "recheck": self.recheck}
 
     def _check(self, u: torch.Tensor) -> None:
         if u.ndim != 3 or u.shape[2] != self.n_channels:

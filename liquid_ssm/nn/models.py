@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .layer import SSMLayer
+from .liquid_time_constant import LTC
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,18 @@ class Model:
     Args:
         title: as the paper, or the model's own paper, writes it.
         source: equation of arXiv 2209.12951, or the reference.
-        options: those of `SSMLayer` that make it.
+        options: those of the layer that make it.
+        make: the layer, of (n_channels, n_state, **options).
     """
 
     title: str
     source: str
-    options: dict[str, Any] = field(hash=False)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    make: Callable[..., Any] = SSMLayer
 
-    def __call__(self, n_channels: int, n_state: int = 64, **options: Any) -> SSMLayer:
-        """The layer; options of `SSMLayer` besides, or in place of, those of the row."""
-        return SSMLayer(n_channels, n_state, **{**self.options, **options})
+    def __call__(self, n_channels: int, n_state: int = 64, **options: Any) -> Any:
+        """The layer; options besides, or in place of, those of the row."""
+        return self.make(n_channels, n_state, **{**self.options, **options})
 
 
 liquid_s4 = Model("Liquid-S4, exact", "Eq. 11", {"init": "legs", "mode": "liquid"})
@@ -40,5 +44,7 @@ s4d_lin = Model("S4D-Lin", "arXiv 2206.11893", {"init": "s4d-lin", "mode": "s4"}
 dss = Model("DSS", "arXiv 2203.14343", {"init": "dss", "mode": "s4", "discretization": "zoh"})
 s5 = Model("S5", "arXiv 2208.04933", {"init": "s5", "mode": "s4", "discretization": "zoh"})
 liquid_s5 = Model("Liquid-S5", "Appendix F", {"init": "s5", "mode": "liquid", "discretization": "zoh"})
+ltc = Model("LTC", "Eq. 9, arXiv 2006.04439", make=LTC)
+linear_ltc = Model("Linear LTC", "Eq. 10, 11", {"init": "s4d-lin", "mode": "liquid"})
 
 MODELS: dict[str, Model] = {name: row for name, row in list(globals().items()) if isinstance(row, Model)}

@@ -93,11 +93,11 @@ class ContinuousParameters(nn.Module):
 
     def Lambda(self) -> Split:
         """The eigenvalues, in the precision of discretisation."""
-        return Split(-_exp(self._fine(self.log_decay)), self._fine(self.frequency))
+        return Split(-bounded_exp(self._fine(self.log_decay)), self._fine(self.frequency))
 
     def dt(self) -> torch.Tensor:
         """The step sizes, in the precision of discretisation."""
-        return _exp(self._fine(self.log_dt))
+        return bounded_exp(self._fine(self.log_dt))
 
     def discretize(self, method: str, rate: float | torch.Tensor = 1.0, *, split: bool = False) -> Discrete:
         """Ā and B̄ in float64 (where the device has it): what is rounded once to become a system.
@@ -172,5 +172,6 @@ def _pairs(array: Array) -> torch.Tensor:
     return torch.view_as_real(torch.tensor(array, dtype=torch.complex128))
 
 
-def _exp(logarithm: torch.Tensor) -> torch.Tensor:
+def bounded_exp(logarithm: torch.Tensor) -> torch.Tensor:
+    """exp, which neither underflows nor overflows."""
     return torch.exp(logarithm.clamp(-_LARGEST_LOG, _LARGEST_LOG))

@@ -21,14 +21,15 @@ TABLE = {
     "dss": ("diagonal", "s4", "zoh"),
     "s5": ("mimo", "s4", "zoh"),
     "liquid_s5": ("mimo", "liquid", "zoh"),
+    "linear_ltc": ("diagonal", "liquid", "bilinear"),
 }
 
 
 def test_the_table_lists_every_named_constructor():
-    assert set(nn.MODELS) == set(TABLE)
+    assert set(nn.MODELS) == {*TABLE, "ltc"}
     assert all(getattr(nn, name) is row for name, row in nn.MODELS.items())
-    assert all(name in nn.__all__ for name in TABLE)
-    assert len({row.title for row in nn.MODELS.values()}) == len(TABLE)
+    assert all(name in nn.__all__ for name in nn.MODELS)
+    assert len({row.title for row in nn.MODELS.values()}) == len(nn.MODELS)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -50,3 +51,15 @@ def test_each_is_what_the_table_says_and_runs_streams_and_learns(name):
 
 def test_options_take_the_place_of_those_of_the_row():
     assert nn.liquid_s4_pb(2, 4, order=2, correlations="all").spec.label == "pb(2, all)"
+
+
+def test_the_liquid_time_constant_network_stands_in_a_model_like_the_others():
+    assert isinstance(nn.ltc(3, 5), nn.LTC)
+    model = nn.SequenceModel(2, 3, n_layers=2, n_channels=4, layer=lambda features: nn.ltc(features, features)).eval()
+    u = torch.randn(2, 9, 2, generator=torch.Generator().manual_seed(0))
+    state = model.initial_state(2)
+    with torch.no_grad():
+        for k in range(9):
+            y, state = model.step(u[:, k], state)
+        # Nine steps of float32, of numbers of size 1.
+        assert torch.allclose(y, model(u), rtol=0, atol=1e-5)

@@ -1,0 +1,108 @@
+"""What layers cost: a training step of a whole model by the selected backend and by KeOps kernels with torch's FFT.
+
+Run: python benchmarks/layers.py --json PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from liquid_ssm.environment import environment
+from liquid_ssm.nn import MODELS, SequenceModel, SSMLayer
+from liquid_ssm.report import dump_json
+
+BATCH, LENGTH, CHANNELS, STATES, LAYERS = 4, 4096, 128, 64, 4
+# Every mode whose kernels and convolutions KeOps and torch's FFT compute; the exact model has none.
+TRAINED = ("s4_legs", "liquid_s4_kb", "liquid_s4_pb", "s4d_lin")
+STEPPED = ("liquid_s4", "liquid_s4_pb", "s4d_lin")
+
+
+def quartiles(seconds: list[float]) -> dict[str, float]:
+    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
+    return {"seconds": middle, "seconds_low": low, "seconds_high": high}
+
+
+def training_step(name: str, backend: str) -> Callable[[], None]:
+    """Forward and backward pass of the model, with respect to every parameter."""
+    torch.manual_seed(0)
+    model = SequenceModel(
+        1,
+        10,
+        n_layers=LAYERS,
+        n_channels=CHANNELS,
+        pooling="mean",
+        layer=lambda features: MODELS[name](features, STATES, backend=backend),
+    )
+    u, labels = torch.randn(BATCH, LENGTH, 1), torch.randint(10, (BATCH,))
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(u), labels).backward()
+
+    return step
+
+
+def training(name: str, runs: int) -> list[dict[str, object]]:
+    """Rows of one model: the two ways of computing it take turns."""
+    ways = {backend: training_step(name, backend) for backend in ("auto", "keops")}
+    exact = training_step("liquid_s4" if name != "s4d_lin" else name, "auto")
+    ways["auto, exact liquid"] = exact
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    for run in range(runs + 1):
+        for way, step in ways.items():
+            start = perf_counter()
+            step()
+            if run:  # the first compiles and selects
+                taken[way].append(perf_counter() - start)
+    return [
+        {"model": name, "way": way, "runs": runs, **quartiles(seconds)} for way, seconds in taken.items() if seconds
+    ]
+
+
+def stepping(name: str, backend: str, n_channels: int, calls: int) -> dict[str, object]:
+    """Seconds of one step of one layer, called from Python."""
+    torch.manual_seed(0)
+    layer: SSMLayer = MODELS[name](n_channels, STATES, backend=backend)
+    u, state = 0.1 * torch.randn(1, n_channels), layer.initial_state(1)
+    taken = []
+    with torch.no_grad():
+        for call in range(calls + 50):
+            start = perf_counter()
+            _, state = layer.step(u, state)
+            if call >= 50:
+                taken.append(perf_counter() - start)
+    return {"model": name, "backend": backend, "n_channels": n_channels, "calls": calls, **quartiles(taken)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", required=True, help="where the results go")
+    parser.add_argument("--runs", type=int, default=7, help="timed training steps of each")
+    parser.add_argument("--calls", type=int, default=2000, help="timed single steps of each")
+    given = parser.parse_args()
+    steps = [stepping(name, backend, 256, given.calls) for name in STEPPED for backend in ("auto", "first")]
+    for row in steps:
+        print(row)
+    trained = []
+    for name in TRAINED:
+        trained += training(name, given.runs)
+        print(*trained[-3:], sep="\n")
+    size = {
+        "batch": BATCH,
+        "length": LENGTH,
+        "n_channels": CHANNELS,
+        "n_state": STATES,
+        "n_layers": LAYERS,
+    }
+    document = {"environment": environment(), "size": size, "training": trained, "steps": steps}
+    Path(given.json).write_text(dump_json(document) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
