@@ -1,5 +1,7 @@
 """What layers cost: a training step of a whole model by the selected backend and by KeOps kernels with torch's FFT.
 
+The exact liquid model, which has no kernel, is timed beside each by the selected backend.
+
 Run: python benchmarks/layers.py --json PATH
 """
 
@@ -18,7 +20,7 @@ from liquid_ssm.nn import MODELS, SequenceModel, SSMLayer
 from liquid_ssm.report import dump_json
 
 BATCH, LENGTH, CHANNELS, STATES, LAYERS = 4, 4096, 128, 64, 4
-# Every mode whose kernels and convolutions KeOps and torch's FFT compute; the exact model has none.
+# Modes that KeOps' kernels and torch's FFT compute.
 TRAINED = ("s4_legs", "liquid_s4_kb", "liquid_s4_pb", "s4d_lin")
 STEPPED = ("liquid_s4", "liquid_s4_pb", "s4d_lin")
 
@@ -48,12 +50,15 @@ def training_step(name: str, backend: str) -> Callable[[], None]:
     return step
 
 
-def training(name: str, runs: int) -> list[dict[str, object]]:
-    """Rows of one model: the two ways of computing it take turns."""
-    ways = {backend: training_step(name, backend) for backend in ("auto", "keops")}
-    exact = training_step("liquid_s4" if name != "s4d_lin" else name, "auto")
-    ways["auto, exact liquid"] = exact
-    taken: dict[str, list[float]] = {way: [] for way in ways}
+def training(name: str, runs: int, baseline: str = "keops") -> list[dict[str, object]]:
+    """Rows of one model: the selected backend, the baseline and the exact liquid model take turns."""
+    exact = "liquid_s4" if MODELS[name].options["init"] == "legs" else "linear_ltc"
+    ways = {
+        (name, "auto"): training_step(name, "auto"),
+        (name, baseline): training_step(name, baseline),
+        (exact, "auto"): training_step(exact, "auto"),
+    }
+    taken: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
     for run in range(runs + 1):
         for way, step in ways.items():
             start = perf_counter()
@@ -61,7 +66,8 @@ def training(name: str, runs: int) -> list[dict[str, object]]:
             if run:  # the first compiles and selects
                 taken[way].append(perf_counter() - start)
     return [
-        {"model": name, "way": way, "runs": runs, **quartiles(seconds)} for way, seconds in taken.items() if seconds
+        {"group": name, "model": model, "backend": backend, "runs": runs, **quartiles(seconds)}
+        for (model, backend), seconds in taken.items()
     ]
 
 

@@ -96,6 +96,22 @@ def write_properties(folder: Path) -> None:
     (folder / "properties.md").write_text(text, encoding="utf-8")
 
 
+def write_models(folder: Path) -> None:
+    """The named models, as their constructors make them."""
+    from liquid_ssm.nn import MODELS, SSMLayer
+
+    rows = []
+    for name, model in MODELS.items():
+        layer = model(2, 8)
+        made = (layer.spec.label, layer.structure, layer.discretization) if isinstance(layer, SSMLayer) else ("–",) * 3
+        options = model.options.get("init", "–")
+        rows.append([f"`nn.{name}`", model.title, model.source, made[0], f"`{options}`", *made[1:]])
+    head = ["constructor", "model", "source", "mode", "init", "structure", "discretisation"]
+    table = [head, ["---"] * len(head), *rows]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in table) + "\n"
+    (folder / "models.md").write_text(text, encoding="utf-8")
+
+
 def write_claims(folder: Path) -> None:
     """Every claim of the paper, evaluated now."""
     from liquid_ssm.claims import evaluate
@@ -178,6 +194,7 @@ def write_generated(app: Any) -> None:
     write_backend_table(GENERATED)
     write_command_line(GENERATED)
     write_properties(GENERATED)
+    write_models(GENERATED)
     write_claims(GENERATED)
     write_oracle_modules(GENERATED)
     write_benchmarks(GENERATED)

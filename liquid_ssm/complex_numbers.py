@@ -60,16 +60,18 @@ class Split:
     __rmul__ = __mul__
 
     def __rsub__(self, other: Number) -> Split:
-        return (-self).__add__(other)
+        negative: Split = -self
+        return negative.__add__(other)
 
     def __truediv__(self, other: Number) -> Split:
         if isinstance(other, Split):
             size = other.re * other.re + other.im * other.im
-            return (self * conj(other)).map(lambda part: part / size)
+            return (self * Split(other.re, -other.im)).map(lambda part: part / size)
         return Split(self.re / other, self.im / other)
 
     def __rtruediv__(self, other: Number) -> Split:
-        return (conj(self) * other) / (self.re * self.re + self.im * self.im)
+        size = self.re * self.re + self.im * self.im
+        return Split(self.re * other / size, -self.im * other / size)
 
     def __getitem__(self, index: Any) -> Split:
         return self.map(lambda part: part[index])

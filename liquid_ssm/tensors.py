@@ -94,7 +94,7 @@ def vjp_tensors(
         recurrent = given or system.structure in chosen.capabilities.primitives.get("scan", ())
         start = None
         if recurrent:
-            start = _each(initial_state(system, spec, inputs, state), lambda part: part.detach().requires_grad_())
+            start = each_part(initial_state(system, spec, inputs, state), lambda part: part.detach().requires_grad_())
         result = compute_tensors(fresh, row, spec, backend=chosen, state=start, return_state=recurrent)
         y, final = result if recurrent else (result, None)
     pairs = [(y, grad_y.to(y.dtype))]
@@ -112,7 +112,7 @@ def vjp_tensors(
     )
     parts = iter(found[len(leaves) + 1 :])
     return Gradients(
-        dict(zip(leaves, found, strict=False)), found[len(leaves)].to(u.dtype), _each(start, lambda _: next(parts))
+        dict(zip(leaves, found, strict=False)), found[len(leaves)].to(u.dtype), each_part(start, lambda _: next(parts))
     )
 
 
@@ -245,7 +245,9 @@ def _require_finite(
 ) -> None:
     if all(_all_finite(part.detach()) for part in (y, *_parts(final))):
         return
-    arrays = (_each(value, lambda part: part.detach().cpu().resolve_conj().numpy()) for value in (u, y, final, state))
+    arrays = (
+        each_part(value, lambda part: part.detach().cpu().resolve_conj().numpy()) for value in (u, y, final, state)
+    )
     given, found, last, start = arrays
     raise_not_finite(chosen, system.to_numpy(), given, spec, problem, found, last, start)
 
@@ -276,7 +278,8 @@ def _parts(state: Any) -> list[Any]:
     return [part for part in state if part is not None] if isinstance(state, State) else [state]
 
 
-def _each(state: Any, function: Any) -> Any:
+def each_part(state: Any, function: Any) -> Any:
+    """The function of each array of a state, whatever its form; None for None."""
     if state is None:
         return None
     if isinstance(state, State):

@@ -54,7 +54,7 @@ def test_torchs_associative_scan_passes(dtype):
     assert report.verdict == "AssociativeScan: all 18 checks passed"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/torch.md", "docs/from-published-code.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/torch.md", "docs/layers.md", "docs/from-published-code.md"])
 def test_the_code_of_a_page_runs_from_top_to_bottom(page):
     text = (FOLDER.parents[1] / page).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)

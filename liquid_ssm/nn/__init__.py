@@ -9,6 +9,7 @@ except ModuleNotFoundError as missing:
 
 from .block import Block
 from .diagnosis import Diagnosis, diagnose
+from .export import SplitRealForward, SplitRealStep, join_state, split_state
 from .layer import SSMLayer
 from .liquid_time_constant import LTC, Linearised, linearised
 from .model import ModelState, SequenceModel
@@ -33,7 +34,8 @@ from .models import (
 from .optim import parameter_groups
 from .parameters import ContinuousParameters
 from .published import from_published
-from .stability import gain, gain_penalty, input_limit, recorded_inputs
+from .regularisation import gain_penalty, recorded_inputs
+from .stability import gain, input_limit
 
 __all__ = [
     "LTC",
@@ -45,12 +47,15 @@ __all__ = [
     "ModelState",
     "SSMLayer",
     "SequenceModel",
+    "SplitRealForward",
+    "SplitRealStep",
     "diagnose",
     "dss",
     "from_published",
     "gain",
     "gain_penalty",
     "input_limit",
+    "join_state",
     "linear_ltc",
     "linearised",
     "liquid_s4",
@@ -68,4 +73,5 @@ __all__ = [
     "s4d_legs",
     "s4d_lin",
     "s5",
+    "split_state",
 ]

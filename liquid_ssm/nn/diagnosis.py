@@ -23,8 +23,9 @@ from ..problem import ModeSpec
 from ..registry import FIRST, default_backend
 from ..tensors import checked, problem_of_tensors
 from .layer import SSMLayer
+from .regularisation import LayerInput, recorded_inputs
 from .sampling import scan_sampled
-from .stability import LayerInput, clamped, gain, layer_limit, recorded_inputs, sampled_limit, transition
+from .stability import clamped, gain, layer_limit, sampled_limit, transition
 
 # States are looked at at the ends of so many pieces of the signal.
 _PIECES = 32

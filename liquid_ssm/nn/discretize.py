@@ -124,7 +124,8 @@ def _phi1(z: Number) -> Number:
 
 def _both_halves(z: Number) -> torch.Tensor:
     """Sums over the modes of both halves of every conjugate pair, which are real."""
-    return 2 * z.real.sum(-1)
+    total: torch.Tensor = z.real.sum(-1)
+    return 2 * total
 
 
 def _summed(z: Number) -> Number:
@@ -141,7 +142,8 @@ def _solved(P: Number, DP: Number, h: torch.Tensor) -> Number:
     core = unit + gram.movedim((0, 1), (-2, -1)) * h[..., None]
 
     def solve(part: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.solve(core.mT, part.movedim(0, -2)).movedim(-2, 0)
+        found: torch.Tensor = torch.linalg.solve(core.mT, part.movedim(0, -2))
+        return found.movedim(-2, 0)
 
     if isinstance(DP, Split):
         return DP.map(solve)

@@ -8,9 +8,8 @@ import torch
 
 import liquid_ssm as ls
 
-from ..modes import State
 from ..systems import System
-from ..tensors import has_numbers
+from ..tensors import each_part, has_numbers
 from .stability import clamped, layer_limit
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class Latest:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[tuple[float, float | None], list[torch.Tensor], System, torch.Tensor | None] | None = None
+        self._kept: tuple[tuple[Any, ...], list[torch.Tensor], System, torch.Tensor | None] | None = None
 
     def step(self, layer: SSMLayer, u_k: torch.Tensor, state: Any, rate: Any) -> tuple[torch.Tensor, Any] | None:
         """y_k and the state after it, or None where there are no numbers to compare or the dtype has no NumPy form."""
@@ -42,7 +41,7 @@ class Latest:
         y, final = ls.step(
             system,
             driven.numpy(),
-            _each(state, lambda part: part.detach().resolve_conj().numpy()),
+            each_part(state, lambda part: part.detach().resolve_conj().numpy()),
             mode=spec.mode,
             order=spec.order,
             correlations=spec.correlations,
@@ -54,11 +53,11 @@ class Latest:
         out = torch.from_numpy(y)
         if layer.D is not None:
             out = torch.addcmul(out, layer.D.to(out.dtype), u_k)
-        return out, _each(final, torch.from_numpy)
+        return out, each_part(final, torch.from_numpy)
 
     def _system(self, layer: SSMLayer, rate: float) -> tuple[System, torch.Tensor | None]:
         parameters = [p for p in layer.continuous._parameters.values() if p is not None]
-        kept, options = self._kept, (rate, layer.max_gain)
+        kept, options = self._kept, (rate, layer.max_gain, layer.discretization)
         if kept is not None and kept[0] == options and all(map(torch.equal, parameters, kept[1])):
             return kept[2], kept[3]
         system = layer.system(rate)
@@ -69,9 +68,3 @@ class Latest:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_kept": None}
-
-
-def _each(state: Any, function: Any) -> Any:
-    if isinstance(state, State):
-        return State(*(None if part is None else function(part) for part in state))
-    return None if state is None else function(state)

@@ -67,6 +67,8 @@ class SSMLayer(nn.Module):
         ParameterError: an unknown name, a number outside its range, or options that exclude each other.
     """
 
+    D: nn.Parameter | None
+
     def __init__(
         self,
         n_channels: int,
@@ -96,20 +98,14 @@ class SSMLayer(nn.Module):
             require_no_selection(backend, tolerance, recheck)
         if seed is None:
             seed = int(torch.randint(2**31, ()))
-        system = init
-        if not isinstance(system, ls.ContinuousSystem):
-            init = _init_of(structure, init)
+        if isinstance(init, ls.ContinuousSystem):
+            system = _fitting(init, n_channels, n_state, structure)
+        else:
+            name = _init_of(structure, init)
             system = ls.initialize(
-                init, n_channels=n_channels, n_state=n_state, dt_min=dt_min, dt_max=dt_max, seed=seed, n_blocks=n_blocks
+                name, n_channels=n_channels, n_state=n_state, dt_min=dt_min, dt_max=dt_max, seed=seed, n_blocks=n_blocks
             )
-            discretization = discretization or DEFAULT_DISCRETIZATION[init]
-        elif (system.n_channels, system.n_state) != (n_channels, n_state):
-            raise ParameterError(
-                f"n_channels is {n_channels} and n_state {n_state}, but init has {system.n_channels} channels and "
-                f"{system.n_state} states; give the same numbers."
-            )
-        elif structure not in (None, system.structure):
-            raise ParameterError(f"structure is {structure!r}, but init is {system.structure!r}; leave structure out.")
+            discretization = discretization or DEFAULT_DISCRETIZATION[name]
         if (discretization := discretization or "bilinear") not in METHODS:
             raise unknown_name("discretization", discretization, METHODS)
         self.spec = ModeSpec(mode, order, correlations, window)
@@ -298,6 +294,17 @@ class SSMLayer(nn.Module):
                 f"u has shape {tuple(u.shape)}; this layer takes (batch, length, {self.n_channels}). "
                 + ("Add the missing axis." if u.ndim != 3 else "Swap axes of a (batch, channels, length) signal.")
             )
+
+
+def _fitting(system: ls.ContinuousSystem, n_channels: int, n_state: int, structure: str | None) -> ls.ContinuousSystem:
+    if (system.n_channels, system.n_state) != (n_channels, n_state):
+        raise ParameterError(
+            f"n_channels is {n_channels} and n_state {n_state}, but init has {system.n_channels} channels and "
+            f"{system.n_state} states; give the same numbers."
+        )
+    if structure not in (None, system.structure):
+        raise ParameterError(f"structure is {structure!r}, but init is {system.structure!r}; leave structure out.")
+    return system
 
 
 def _init_of(structure: str | None, init: str | None) -> str:

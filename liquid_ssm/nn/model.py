@@ -23,12 +23,12 @@ class ModelState(NamedTuple):
     Attributes:
         layers: the state of each block.
         total: with pooling `mean`, the sum of features so far, (batch, n_channels); else None.
-        count: with pooling `mean`, how many steps it is a sum of, (batch,); else None.
+        steps: with pooling `mean`, how many steps it is a sum of, (batch,); else None.
     """
 
     layers: tuple[Any, ...]
     total: torch.Tensor | None = None
-    count: torch.Tensor | None = None
+    steps: torch.Tensor | None = None
 
 
 class SequenceModel(nn.Module):
@@ -177,8 +177,8 @@ class SequenceModel(nn.Module):
         seen = x if real is None else x.masked_fill(~real[..., None], 0.0)
         total = seen.sum(1)
         count = total.new_full((len(x),), x.shape[1]) if real is None else real.sum(1).to(total)
-        if state is not None and state.total is not None and state.count is not None:
-            total, count = total + state.total, count + state.count
+        if state is not None and state.total is not None and state.steps is not None:
+            total, count = total + state.total, count + state.steps
         return total / count[:, None].clamp_min(1), total, count
 
     def _check(self, u: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import ParameterError, ShapeError, unknown_name
 from ..modes import State
-from ..tensors import has_numbers
+from ..tensors import each_part, has_numbers
 
 Run = Callable[..., tuple[torch.Tensor, Any]]
 
@@ -91,10 +91,10 @@ def _by_length(
     """Rows that begin together, those of one length in one run: a state must not go on after its row has ended."""
     y = torch.zeros_like(x)
     order, finals = [], []
-    for length in lengths.unique().tolist():
+    for length in sorted(set(lengths.tolist())):
         rows = (lengths == length).nonzero()[:, 0]
         part = None if dt is None else dt[rows, :length]
-        found, final = run(x[rows, :length], _each(state, lambda held, rows=rows: held[rows]), rate, part, True)
+        found, final = run(x[rows, :length], each_part(state, lambda held, rows=rows: held[rows]), rate, part, True)
         y[rows, :length] = found
         order.append(rows)
         finals.append(final)
@@ -103,9 +103,3 @@ def _by_length(
         parts = (None if part[0] is None else torch.cat(part)[back] for part in zip(*finals, strict=True))
         return y, State(*parts)
     return y, torch.cat(finals)[back]
-
-
-def _each(state: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(state, State):
-        return State(*(None if part is None else function(part) for part in state))
-    return function(state)

@@ -48,6 +48,14 @@ class ContinuousParameters(nn.Module):
         ParameterError: a `dense` system, all modes of conjugate pairs stored, or an unknown part.
     """
 
+    log_decay: nn.Parameter
+    frequency: nn.Parameter
+    log_dt: nn.Parameter
+    B: nn.Parameter
+    C: nn.Parameter
+    P: nn.Parameter | None
+    C_reverse: nn.Parameter | None
+
     def __init__(
         self, system: ContinuousSystem, *, frozen: Collection[str] = (), C_reverse: torch.Tensor | None = None
     ) -> None:
@@ -137,6 +145,8 @@ class ContinuousParameters(nn.Module):
             raise unknown_name("discretization", method, METHODS)
         with torch.autocast(self.log_dt.device.type, enabled=False):
             held = self.C_reverse if reverse else self.C
+            if held is None:
+                raise ParameterError("there is no second direction; this layer is not bidirectional.")
             C = torch.view_as_complex(held.to(self.dtype).contiguous())
             if self.structure == "dplr" and method == "zoh":
                 Lambda, P, B = (join(part) for part in (self.Lambda(), self._split(self.P), self._split(self.B)))

@@ -92,9 +92,8 @@ class _Chunk:
 
     def __call__(self, u: torch.Tensor, dt: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = self.parameters.discretize(self.method, dt)
-        A_bar, B_bar, P_bar, Q_bar = (None if part is None else part.to(x.dtype) for part in found)
-        drive = (B_bar @ u.to(B_bar)[..., None])[..., 0] if self.shared else B_bar * u[..., None]
-        at = Discrete(A_bar, B_bar, P_bar, Q_bar)
+        at = Discrete(*(None if part is None else part.to(x.dtype) for part in found))
+        drive = (at.B_bar @ u.to(x.dtype)[..., None])[..., 0] if self.shared else at.B_bar * u[..., None]
         states = []
         for k in range(len(u)):
             x = self._step(at, drive[k], x, k)
@@ -108,8 +107,9 @@ class _Chunk:
             a = a + drive
         if orders:
             a, drive = a[:, None], drive[:, None]
-        after = a * x
-        for P_bar, Q_bar in () if at.P_bar is None else zip(at.P_bar, at.Q_bar, strict=True):
+        after: torch.Tensor = a * x
+        factors = () if at.P_bar is None or at.Q_bar is None else zip(at.P_bar, at.Q_bar, strict=True)
+        for P_bar, Q_bar in factors:
             p, q = (P_bar[k][:, None], Q_bar[k][:, None]) if orders else (P_bar[k], Q_bar[k])
             after = after - p * (2 * (q.conj() * x).real.sum(-1, keepdim=True))
         if orders:

@@ -16,7 +16,8 @@ import liquid_ssm as ls
 from liquid_ssm.errors import ParameterError
 from liquid_ssm.nn import SSMLayer
 from liquid_ssm.nn.diagnosis import LayerDiagnosis, _Fine, diagnose
-from liquid_ssm.nn.stability import gain, input_limit, recorded_inputs, transition
+from liquid_ssm.nn.regularisation import recorded_inputs
+from liquid_ssm.nn.stability import gain, input_limit, transition
 
 LARGEST = float(torch.finfo(torch.float32).max)
 

@@ -1,0 +1,255 @@
+"""Layers without complex numbers, for `torch.export` and ONNX: one time step, and whole sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..complex_numbers import Number, Split, is_complex
+from ..errors import BackendUnavailable, DTypeError, ParameterError, ShapeError
+from ..modes import State, initial_state, state_shapes
+from .layer import SSMLayer
+from .split_real import Held, RealArithmetic
+from .stability import clamped, layer_limit
+
+Parts = tuple[torch.Tensor, ...]
+
+
+class SplitReal(nn.Module):
+    """What `SplitRealStep` and `SplitRealForward` share: the constants of a layer, and the parts of a state.
+
+    A state is a tuple of real tensors: `x`, with a last axis of 2, (real, imaginary), and for some modes `sums` and
+    `inputs` (`liquid_ssm.State`).  `split_state` and `join_state` go between it and the state of the layer.
+
+    Args:
+        layer: what is exported; not bidirectional.
+        rate: factor of every step size.
+        frozen: Ā, B̄, C and D are computed once, from the parameters as they are now, and kept as buffers.  Otherwise
+            the layer's parameters are those of this module, every call discretises them, and gradients reach them.
+
+    Raises:
+        ParameterError: a bidirectional layer; frozen=False for `zoh` of a `dplr` layer, or with `max_gain`.
+
+    Accuracy: the parameters are rounded as those of `layer.system(rate)`; every product and sum after that is rounded
+        by itself, in the layer's dtype.  Powers of B̄ and kernels of windows are computed in float64 and rounded once.
+        Nothing looks for NaN: a recurrence that leaves the range of its dtype gives inf and NaN.
+    """
+
+    C_re: torch.Tensor
+    D: torch.Tensor | None
+    limit: torch.Tensor | None
+
+    def __init__(self, layer: SSMLayer, rate: float = 1.0, frozen: bool = True) -> None:
+        super().__init__()
+        if layer.bidirectional:
+            raise ParameterError(
+                "a bidirectional layer has neither state nor step; export a layer with bidirectional=False."
+            )
+        with torch.no_grad():
+            system = layer.system(rate)
+        if system.structure == "dense" and not frozen:
+            raise ParameterError(
+                "frozen=False discretises in the graph, and zoh of a dplr layer is the exponential of a complex "
+                "matrix; leave frozen=True, or give the layer discretization euler or bilinear."
+            )
+        if layer.max_gain is not None and not frozen:
+            raise ParameterError("the clamp of max_gain is a constant of the graph; leave frozen=True.")
+        self.rate, self.frozen, self.discretization = float(rate), frozen, layer.discretization
+        self.n_channels, self.dtype = layer.n_channels, layer.continuous.dtype
+        self.shapes = state_shapes(system, layer.spec, 1)
+        self.arithmetic = RealArithmetic(layer.spec, system.structure, system.weight)
+        self._constants: dict[str, tuple[str, ...]] = {}
+        limit = None if layer.max_gain is None else layer_limit(layer, system).to(self.dtype)
+        self.register_buffer("limit", limit)
+        if not frozen:
+            self.continuous = layer.continuous
+            self.register_parameter("D", layer.D)
+            return
+        for name, value in self.arithmetic.constants(system.parameters).items():
+            parts = {f"{name}_re": value.real, f"{name}_im": value.imag} if is_complex(value) else {name: value}
+            self._constants[name] = tuple(parts)
+            for key, part in parts.items():
+                self.register_buffer(key, part.detach().clone(memory_format=torch.contiguous_format))
+        self.register_buffer("D", None if layer.D is None else layer.D.detach().to(self.dtype).clone())
+        self.eval()
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The parts of a state in their order: `x`, and for some modes `sums` and `inputs`."""
+        return tuple(self.shapes)
+
+    def initial_state(self, batch: int) -> Parts:
+        """Rest."""
+        like = self.continuous.C if not self.frozen else self.C_re
+        return tuple(
+            torch.zeros(self._shape(name, batch), dtype=self.dtype, device=like.device) for name in self.state_names
+        )
+
+    def constants(self) -> dict[str, Number]:
+        """What the arithmetic of a step takes."""
+        if self.frozen:
+            held = {name: [getattr(self, key) for key in keys] for name, keys in self._constants.items()}
+            return {name: Split(*parts) if len(parts) == 2 else parts[0] for name, parts in held.items()}
+        found = self.continuous.discretize(self.discretization, self.rate, split=True)._asdict()
+        found["C"] = Split(*self.continuous.C.unbind(-1))
+        # Copies: tensors that share memory do not go into a loop.
+        rounded = {
+            name: part.map(lambda value: value.to(self.dtype, copy=True))
+            for name, part in found.items()
+            if part is not None
+        }
+        return self.arithmetic.constants(rounded)
+
+    def _held(self, u: torch.Tensor, parts: Parts) -> Held:
+        if u.shape[-1] != self.n_channels:
+            raise ShapeError(f"u has shape {tuple(u.shape)}; its last axis must be the {self.n_channels} channels.")
+        parts = parts or self.initial_state(u.shape[0])
+        if len(parts) != len(self.shapes):
+            raise ShapeError(
+                f"{len(parts)} parts of a state were given; {self.arithmetic.spec.label} has {', '.join(self.shapes)}."
+            )
+        for name, value in zip(("u", *self.shapes), (u, *parts), strict=True):
+            if value.dtype != self.dtype:
+                raise DTypeError(f"{name} has dtype {value.dtype}; this export computes in {self.dtype}. Convert it.")
+        found: dict[str, Any] = dict(zip(self.shapes, parts, strict=True))
+        for name, part in found.items():
+            if tuple(part.shape) != self._shape(name, u.shape[0]):
+                raise ShapeError(f"{name} has shape {tuple(part.shape)}; it must be {self._shape(name, u.shape[0])}.")
+        found["x"] = Split(*found["x"].unbind(-1))
+        return Held(**found)
+
+    def _step(self, at: dict[str, Number], u: torch.Tensor, held: Held) -> tuple[torch.Tensor, Held]:
+        y, held = self.arithmetic.step(at, u if self.limit is None else clamped(u, self.limit), held)
+        return y if self.D is None else y + self.D.to(self.dtype) * u, held
+
+    def _dynamic_state(self) -> tuple[Any, ...]:
+        # Not by the name of u's axis: exporters find that the two are one, and would say that a name is not used.
+        return ({0: torch.export.Dim.DYNAMIC},) * len(self.shapes)
+
+    def _shape(self, name: str, batch: int) -> tuple[int, ...]:
+        shape = (batch, *self.shapes[name][1:])
+        return (*shape, 2) if name == "x" else shape
+
+
+class SplitRealStep(SplitReal):
+    """`SSMLayer.step` in real tensors: u_k (batch, H) and the parts of the state give y_k (batch, H) and the parts.
+
+    For every mode, structure and discretisation.  The graph does not grow with a window.
+    """
+
+    def forward(self, u_k: torch.Tensor, *state: torch.Tensor) -> Parts:
+        """(y_k, *state) from u_k and the state before it; without a state, from rest.
+
+        Raises:
+            ShapeError, DTypeError: what was given does not fit.
+        """
+        if u_k.ndim != 2:
+            raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; a step takes (batch, {self.n_channels}).")
+        y, held = self._step(self.constants(), u_k, self._held(u_k, state))
+        return (y, *_parts(held))
+
+    def dynamic_shapes(self) -> tuple[Any, ...]:
+        """For `torch.export.export` and `torch.onnx.export`: any batch."""
+        return {0: torch.export.Dim("batch")}, self._dynamic_state()
+
+
+class SplitRealForward(SplitReal):
+    """`SSMLayer.prefill` in real tensors: u (batch, length, H) and the parts of a state give y and the parts after it.
+
+    The steps of `SplitRealStep` one after the other: length times their work, and memory for y and one state.
+
+    Args:
+        layer, rate, frozen: as in `SplitReal`.
+        length: None exports a loop over any length, torch's `scan` and ONNX's `Scan`; with frozen=False under
+            `torch.no_grad()`.  A number exports that many steps one after the other, for u of that length, a graph
+            that every runtime takes.
+    """
+
+    def __init__(self, layer: SSMLayer, rate: float = 1.0, frozen: bool = True, *, length: int | None = None) -> None:
+        super().__init__(layer, rate, frozen)
+        if length is not None and length < 1:
+            raise ParameterError(f"length is {length}; give a number of steps >= 1, or None for any.")
+        self.length = length
+
+    def forward(self, u: torch.Tensor, *state: torch.Tensor) -> Parts:
+        """(y, *state) from u and the state before it; without a state, from rest.
+
+        Raises:
+            ShapeError, DTypeError: what was given does not fit.
+            BackendUnavailable: exported for any length by a torch without `scan`.
+        """
+        if u.ndim != 3:
+            raise ShapeError(f"u has shape {tuple(u.shape)}; a sequence is (batch, length, {self.n_channels}).")
+        if self.length is not None and u.shape[1] != self.length:
+            raise ShapeError(f"u has {u.shape[1]} steps; this export is for {self.length}. Leave length out for any.")
+        at, held = self.constants(), self._held(u, state)
+        if self.length is None and torch.compiler.is_compiling():
+            return self._scanned(at, u, held)
+        y = []
+        for u_k in u.unbind(1):
+            y_k, held = self._step(at, u_k, held)
+            y.append(y_k)
+        return (torch.stack(y, 1) if y else torch.zeros_like(u), *_parts(held))
+
+    def dynamic_shapes(self) -> tuple[Any, ...]:
+        """For `torch.export.export` and `torch.onnx.export`: any batch, and any length if it is None."""
+        u = {0: torch.export.Dim("batch")}
+        return u if self.length is not None else u | {1: torch.export.Dim("length")}, self._dynamic_state()
+
+    def _scanned(self, at: dict[str, Number], u: torch.Tensor, held: Held) -> Parts:
+        try:
+            from torch._higher_order_ops.scan import scan
+        except ImportError as missing:
+            raise BackendUnavailable(
+                f"torch {torch.__version__} has no scan, which sequences of any length are exported with; give length, "
+                "or upgrade torch."
+            ) from missing
+
+        def combine(parts: Parts, u_k: torch.Tensor) -> tuple[Parts, torch.Tensor]:
+            y_k, after = self._step(at, u_k, self._held(u_k, parts))
+            return _parts(after), y_k
+
+        final, y = scan(combine, _parts(held), u.transpose(0, 1))
+        return (y.transpose(0, 1), *final)
+
+
+def split_state(layer: SSMLayer, state: Any) -> Parts:
+    """A state of the layer in the parts that `SplitReal` takes.
+
+    Args:
+        layer: whose state it is.
+        state: as its `step`, `forward` or `initial_state` returned it, or x_{-1}.
+
+    Raises:
+        ShapeError: no state of this layer.
+    """
+    x = state.x if isinstance(state, State) else state
+    like = layer.continuous.log_dt.new_empty((x.shape[0], layer.n_channels, 0), dtype=layer.continuous.dtype)
+    with torch.no_grad():
+        whole = initial_state(layer.system(), layer.spec, like, state)
+    parts = [part for part in whole if part is not None] if isinstance(whole, State) else [whole]
+    return tuple(torch.view_as_real(part.resolve_conj()) if part.is_complex() else part for part in parts)
+
+
+def join_state(layer: SSMLayer, parts: Parts) -> Any:
+    """The inverse of `split_state`.
+
+    Raises:
+        ShapeError: other parts than those of a state of this layer.
+    """
+    with torch.no_grad():
+        shapes = state_shapes(layer.system(), layer.spec, parts[0].shape[0])
+    wanted = {name: (*shape, 2) if name == "x" else shape for name, shape in shapes.items()}
+    found = [tuple(part.shape) for part in parts]
+    if found != list(wanted.values()):
+        raise ShapeError(f"the state of {layer.spec.label} has the parts {wanted}; the shapes given are {found}.")
+    held: dict[str, Any] = dict(zip(wanted, parts, strict=True))
+    held["x"] = torch.view_as_complex(held["x"].contiguous())
+    return State(**held) if layer.spec.has_correlations else held["x"]
+
+
+def _parts(held: Held) -> Parts:
+    x = torch.stack([held.x.re, held.x.im], -1)
+    return (x, *(part for part in held[1:] if part is not None))
