@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ParameterError, ShapeError, unknown_name
+from ..tensors import has_numbers
 from .block import Block
 from .layer import SSMLayer
 from .normalisation import normalisation
@@ -104,6 +105,7 @@ class SequenceModel(nn.Module):
             ShapeError, ParameterError: what was given does not fit; a row without steps has no last one and no mean.
         """
         self._check(u)
+        self._check_state(state)
         real = None if lengths is None else mask(lengths, u.shape[:2], padding, u.device)
         x = self.encoder(u)
         finals = []
@@ -141,6 +143,7 @@ class SequenceModel(nn.Module):
 
         With pooling `last` or `mean` the output is that of the sequence so far.
         """
+        self._check_state(state)
         x = self.encoder(u_k)
         finals = []
         for i, block in enumerate(self.blocks):
@@ -170,6 +173,8 @@ class SequenceModel(nn.Module):
         if self.pooling == "last":
             if x.shape[1] == 0:
                 raise ShapeError("u has no steps, and so no last one; use pooling='none' for empty pieces.")
+            if real is not None:
+                _require_steps(real.sum(1))
             if real is None or padding == "left":
                 return x[:, -1], None, None
             last = (real.sum(1) - 1).clamp_min(0)
@@ -179,6 +184,7 @@ class SequenceModel(nn.Module):
         count = total.new_full((len(x),), x.shape[1]) if real is None else real.sum(1).to(total)
         if state is not None and state.total is not None and state.steps is not None:
             total, count = total + state.total, count + state.steps
+        _require_steps(count)
         return total / count[:, None].clamp_min(1), total, count
 
     def _check(self, u: torch.Tensor) -> None:
@@ -187,3 +193,24 @@ class SequenceModel(nn.Module):
             raise ShapeError(f"u has shape {tuple(u.shape)}; this model takes {wanted}.")
         if self.tokens and (u.is_floating_point() or u.is_complex()):
             raise ParameterError(f"u has dtype {u.dtype}; tokens are whole numbers, as with .long().")
+        if self.tokens and u.numel() and has_numbers(u) and not 0 <= int(u.min()) <= int(u.max()) < self.n_inputs:
+            raise ParameterError(
+                f"u holds tokens from {int(u.min())} to {int(u.max())}; this model's vocabulary is 0 to "
+                f"{self.n_inputs - 1}."
+            )
+
+    def _check_state(self, state: ModelState | None) -> None:
+        if state is not None and (not isinstance(state, ModelState) or len(state.layers) != len(self.blocks)):
+            given = f"{len(state.layers)} layers" if isinstance(state, ModelState) else type(state).__name__
+            raise ParameterError(
+                f"state is that of {given}; give a ModelState of {len(self.blocks)} layers, as an earlier call or "
+                "initial_state returned it."
+            )
+
+
+def _require_steps(steps: torch.Tensor) -> None:
+    if has_numbers(steps) and bool((steps == 0).any()):
+        row = int((steps == 0).nonzero()[0, 0])
+        raise ParameterError(
+            f"row {row} has no steps, and so neither a last one nor a mean; leave it out, or use pooling='none'."
+        )

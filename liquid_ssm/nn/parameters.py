@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -9,8 +10,9 @@ from torch import nn
 
 from ..complex_numbers import Number, Split, join
 from ..continuous import ContinuousSystem
-from ..errors import ParameterError, unknown_name
+from ..errors import ParameterError, ShapeError, unknown_name
 from ..systems import Array, DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem, System
+from ..tensors import has_numbers
 from .discretize import METHODS, Discrete, discretize_diagonal, discretize_dplr, full_exponential
 
 # Parts that can be kept from training, and the tensors that hold them.
@@ -139,10 +141,11 @@ class ContinuousParameters(nn.Module):
             reverse: with the output vectors of the second direction.
 
         Raises:
-            ParameterError: an unknown method.
+            ShapeError, ParameterError: an unknown method, or a rate that is no positive number.
         """
         if method not in METHODS:
             raise unknown_name("discretization", method, METHODS)
+        _require_rate(rate)
         with torch.autocast(self.log_dt.device.type, enabled=False):
             held = self.C_reverse if reverse else self.C
             if held is None:
@@ -180,6 +183,19 @@ class ContinuousParameters(nn.Module):
 
 def _pairs(array: Array) -> torch.Tensor:
     return torch.view_as_real(torch.tensor(array, dtype=torch.complex128))
+
+
+def _require_rate(rate: float | torch.Tensor) -> None:
+    if isinstance(rate, torch.Tensor):
+        if rate.ndim:
+            raise ShapeError(
+                f"rate has shape {tuple(rate.shape)}; it is one number. Intervals that differ from step to step go "
+                "into dt."
+            )
+        if not has_numbers(rate):
+            return
+    if not 0 < rate < math.inf:
+        raise ParameterError(f"rate is {float(rate)}; it is a positive factor of the step sizes.")
 
 
 def bounded_exp(logarithm: torch.Tensor) -> torch.Tensor:

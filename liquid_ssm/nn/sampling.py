@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -57,8 +58,11 @@ def scan_sampled(
     batch, _, length = u.shape
     if tuple(dt.shape) != (batch, length):
         raise ShapeError(f"dt has shape {tuple(dt.shape)}; one interval per row and step is ({batch}, {length}).")
-    if has_numbers(dt) and not bool((dt > 0).all()):
-        raise ParameterError(f"dt holds {float(dt.min()):.3g}; intervals are positive factors of the step size.")
+    if has_numbers(dt) and not bool(((dt > 0) & (dt < math.inf)).all()):
+        bad = dt[~((dt > 0) & (dt < math.inf))]
+        raise ParameterError(
+            f"dt times rate holds {float(bad[0]):.3g}; intervals are positive factors of the step size."
+        )
     system = parameters.system("euler" if method == "zoh" else method)  # for its shapes
     x = initial_state(system, spec, u, state)
     share = max(1, batch * parameters.n_channels * parameters.n_modes)

@@ -118,8 +118,51 @@ def test_wrong_shapes_are_named(shape):
         model()(torch.zeros(shape))
 
 
-def test_no_steps_have_no_last_one():
-    with pytest.raises(ls.ShapeError, match="no steps"):
-        model()(torch.zeros(2, 0, 3))
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_no_steps_have_no_last_one_and_no_mean(pooling, padding):
+    with pytest.raises((ls.ShapeError, ls.ParameterError), match="no steps"):
+        model(pooling=pooling)(torch.zeros(2, 0, 3))
+    with pytest.raises(ls.ParameterError, match="row 1 has no steps"):
+        model(pooling=pooling)(inputs(), torch.tensor([20, 0, 3]), padding=padding)
+
+
+def test_what_is_no_state_and_no_token_is_named():
+    found, u = model(), inputs()
+    _, state = found.prefill(u)
+    for call in (found, found.step):
+        with pytest.raises(ls.ParameterError, match="state is that of tuple; give a ModelState of 2 layers"):
+            call(u if call is found else u[:, 0], state=tuple(state))
+    with pytest.raises(ls.ParameterError, match="state is that of 2 layers; give a ModelState of 3"):
+        model(n_layers=3)(u, state=state)
+    words = SequenceModel(11, 4, n_layers=1, n_channels=8, n_state=4, tokens=True, backend="first")
+    with pytest.raises(ls.ParameterError, match="tokens from 3 to 11; this model's vocabulary is 0 to 10"):
+        words(torch.tensor([[3, 11]]))
+
+
+def test_an_unknown_pooling_is_named():
     with pytest.raises(ls.ParameterError, match="pooling 'max'"):
         model(pooling="max")
+
+
+def test_autocast_trains_with_the_recurrences_in_float32():
+    found, u = model(), inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = found(u)
+        y.float().square().mean().backward()
+    assert y.dtype == torch.bfloat16
+    # bfloat16 rounds to 8 bits in the maps between the layers, some of them one after another.
+    assert torch.allclose(y.float(), found(u), rtol=0, atol=0.1)
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in found.parameters())
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "none"])
+def test_the_whole_model_compiles_as_one_graph(pooling):
+    found, u = model(pooling=pooling, init="legs").eval(), inputs()
+    compiled = torch.compile(found, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.allclose(compiled(u), found(u), rtol=0, atol=1e-5)
+        state = found.initial_state(3)
+        step = torch.compile(found.step, fullgraph=True, backend="aot_eager")
+        y, _ = step(u[:, 0], state)
+        assert torch.allclose(y, found.step(u[:, 0], state)[0], rtol=0, atol=1e-5)

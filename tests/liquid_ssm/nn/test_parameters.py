@@ -61,6 +61,14 @@ def test_gradients_reach_the_tensors_through_every_discretization():
             assert all(p.grad is not None and p.grad.abs().max() > 0 for p in held.parameters()), (init, method)
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf"), torch.tensor(0.0)])
+def test_a_rate_is_a_positive_number(rate):
+    with pytest.raises(ls.ParameterError, match="positive factor"):
+        ContinuousParameters(ls.initialize("s5", n_channels=2, n_state=4)).system("zoh", rate)
+    with pytest.raises(ls.ShapeError, match=r"rate has shape \(2,\)"):
+        ContinuousParameters(ls.initialize("s5", n_channels=2, n_state=4)).system("zoh", torch.ones(2))
+
+
 def test_frozen_parts_ask_for_no_gradient():
     held = ContinuousParameters(ls.initialize("legs", n_channels=2, n_state=4), frozen=["Lambda", "dt"])
     frozen = {name for name, p in held.named_parameters() if not p.requires_grad}

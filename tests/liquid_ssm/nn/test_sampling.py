@@ -102,7 +102,8 @@ def test_modes_of_one_step_size_are_refused(mode, make_layer, make_signal):
         (torch.ones(21), ls.ShapeError, r"\(2, 21\)"),
         (torch.ones(2, 20), ls.ShapeError, r"\(2, 20\).*\(2, 21\)"),
         (torch.zeros(2, 21), ls.ParameterError, "positive"),
-        (torch.full((2, 21), float("nan")), ls.ParameterError, "positive"),
+        (torch.full((2, 21), float("nan")), ls.ParameterError, "nan; intervals are positive"),
+        (torch.full((2, 21), float("inf")), ls.ParameterError, "inf; intervals are positive"),
     ],
 )
 def test_bad_intervals_are_named(dt, error, message, make_layer, make_signal):
