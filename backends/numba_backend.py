@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,9 @@ Array = npt.NDArray[Any]
 Tensor = Any  # torch.Tensor
 
 _STRUCTURES = ("diagonal", "dplr")
+
+# Kernels of length 1 by power, of systems of arrays, which never change, that are still in use.
+_responses: WeakKeyDictionary[System, dict[int, Array]] = WeakKeyDictionary()
 _Kind = Literal["linear", "liquid"]
 
 
@@ -150,6 +154,15 @@ class NumbaBackend(Backend):
         length, power = at_least("length", length, 0), at_least("power", power, 1)
         if system.is_torch:
             return _on_tensors().kernel(self._operators, system, length, power)  # type: ignore[no-any-return]
+        if length != 1:
+            return self._new_kernel(system, length, power)
+        # What `pb` multiplies correlations with (Eq. 15), at every single step.
+        known = _responses.setdefault(system, {})
+        if power not in known:
+            known[power] = self._new_kernel(system, 1, power)
+        return known[power].copy()
+
+    def _new_kernel(self, system: System, length: int, power: int) -> Array:
         if isinstance(system, DPLRSystem):
             from .compiled.cauchy import dplr_kernel
 
@@ -209,6 +222,8 @@ class NumbaBackend(Backend):
             return _on_tensors().scan(self._operators, system, u, state, liquid=liquid, state_dtype=self.state_dtype)  # type: ignore[no-any-return]
         system, state = self._recurrence(system, u, state, "scan", ())
         if isinstance(system, DPLRSystem):
+            if u.shape[-1] == 1 and _module("lowrank_step").takes(system):
+                return _module("lowrank_step").lowrank_step(system, u, state, liquid=liquid, **self._options)  # type: ignore[no-any-return]
             from .compiled.lowrank import lowrank_run
 
             states = None if state is None else state[:, None]

@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 # Rows that a thread takes at a time: one step of fewer is done before another thread has begun.
 ROWS_AT_ONCE = 2048
 
-_COMPLEX: dict[Any, Any] = {
+COMPLEX: dict[Any, Any] = {
     np.dtype("float32"): np.dtype("complex64"),
     np.dtype("float64"): np.dtype("complex128"),
 }
@@ -107,7 +107,7 @@ def step(
     batch, n_channels, _ = u.shape
     dtype = u.dtype if state_dtype is None else np.dtype(state_dtype)
     rows, modes = batch * n_channels, system.n_modes
-    kind = _COMPLEX[dtype]
+    kind = COMPLEX[dtype]
     shape = (batch, n_channels, modes)
     numbers = np.zeros(shape, kind) if state is None else np.array(state, kind, order="C")
     y = np.empty(u.shape, u.dtype)

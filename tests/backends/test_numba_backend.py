@@ -14,6 +14,7 @@ from liquid_ssm.backends.numba_backend import NumbaBackend, float64_state
 from liquid_ssm.backends.numpy_backend import NumPyBackend
 from liquid_ssm.errors import BackendRejected, ParameterError, ShapeError
 from liquid_ssm.problem import ModeSpec, Problem
+from liquid_ssm.systems import DiagonalSystem
 from liquid_ssm.testing.example import Example
 from liquid_ssm.testing.strategies import FORMS, random_system
 from liquid_ssm.testing.subject import Subject, require_exact
@@ -219,3 +220,17 @@ def test_limits_and_compiled_steps_are_measured(monkeypatch):
     assert set(found) == {"threads", "fma_float32", "fma_float64", "copy"}
     assert all(value > 0 for value in found.values())
     assert NUMBA.compiled_step_seconds(random_system("diagonal", n_channels=2, n_modes=3), 1, 10) > 0
+
+
+def test_a_response_is_kept_by_system_and_power_and_handed_out_as_a_copy():
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(2, 3, 2, 4)) + 1j * rng.normal(size=(2, 3, 2, 4))
+    one, other = (DiagonalSystem(*(0.5 * part)) for part in arrays)
+    backend = NumbaBackend()
+    for power in (1, 2, 3):
+        expected = {id(made): 2 * (made.C * made.B_bar**power).real.sum(-1) for made in (one, other)}
+        for made in (one, other, one):
+            found = backend.kernel(made, 1, power=power)
+            # A power of three products and a sum of four terms in float64.
+            assert np.abs(found[:, 0] - expected[id(made)]).max() <= 1e-14
+            found[:] = np.nan
