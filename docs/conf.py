@@ -49,6 +49,9 @@ nitpick_ignore_regex = [(r"py:.*", rf"\w+|({_OTHERS})\..*")]
 GENERATED = Path(__file__).parent / "_generated"
 # Its own modules, such as published_code.
 sys.path.insert(0, str(Path(__file__).parent))
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+# For digits_report, which makes the tables and plots of its results.
+sys.path.append(str(BENCHMARKS))
 
 
 def write_backend_table(folder: Path) -> None:
@@ -163,6 +166,26 @@ def write_benchmarks(folder: Path) -> None:
     (folder / "benchmarks.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
 
 
+def write_digits(folder: Path) -> None:
+    """The committed training runs, one section for each machine: tables, and a plot that is drawn here."""
+    from digits_report import draw, markdown
+
+    sections = []
+    for path in sorted((BENCHMARKS / "results").glob("*/digits.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        about = document["environment"]
+        image = draw(document, folder / "digits" / f"{path.parent.name}.svg")
+        sections += [
+            f"### {about['cpu']}, {about['cores']}\n",
+            f"{about['python']}, torch {about['torch']}, NumPy {about['numpy']}, numba {about['numba']}, scikit-learn "
+            f"{about['scikit-learn']}. `{document['settings']['command']}`\n",
+            markdown(document, level=4),
+            # A path as docs/digits.md sees it, which includes this text.
+            f"![accuracy and time per epoch]({image.relative_to(folder.parent).as_posix()})\n",
+        ]
+    (folder / "digits.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
+
+
 def _tightness_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| backend | structure | mode | dtype | bound | cases | median | largest | largest error/bound |",
@@ -198,6 +221,7 @@ def write_generated(app: Any) -> None:
     write_claims(GENERATED)
     write_oracle_modules(GENERATED)
     write_benchmarks(GENERATED)
+    write_digits(GENERATED)
     write_local_constants(GENERATED)
     import_module("published_code").write_published_code(GENERATED)
 

@@ -63,6 +63,9 @@ def _add_running(inputs, outputs, factors, sums, steps, order):  # type: ignore[
             y = fma(load(factors, (p - 1) * w), total, y)
         store(outputs, t * w, y)
 
+# Numbers that one thread has added to before another has begun.
+_ALONE = 1 << 14
+
 
 @compiled
 def add_tiles(packs, offsets, rows, u, y, sums, recent, order, elementary, length, first, end):  # type: ignore[no-untyped-def]
@@ -142,7 +145,7 @@ def add_correlations(
     def work(first: int, end: int) -> None:
         add_tiles(packs, offsets, layout.rows, *signals, carried, before, order, elementary, length, first, end)
 
-    share(work, layout.tiles, threads)
+    share(work, layout.tiles, threads if layout.rows * length > _ALONE else 1)
     final = carried.reshape(layout.tiles, order, lanes)[:, : shape[0]].transpose(1, 0, 2)
     return np.ascontiguousarray(final.reshape(shape[0], layout.tiles * lanes)[:, : layout.rows].reshape(shape))
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from liquid_ssm.backends.compiled import added_correlations
 from liquid_ssm.backends.compiled.added_correlations import add_correlations
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", ["elementary", "running"])
 @pytest.mark.parametrize("order", [2, 3, 5])
 @pytest.mark.parametrize("length", [0, 1, 3, 16, 65, 130])
 @pytest.mark.parametrize("carried", [True, False])
-def test_one_pass_gives_the_same(readable, close, kind, order, length, carried):
+def test_one_pass_gives_the_same(readable, close, kind, order, length, carried, threads, monkeypatch):
+    monkeypatch.setattr(added_correlations, "_ALONE", 0)
     rng = np.random.default_rng(0)
     y, u = rng.normal(size=(2, 3, 20, length))
     responses = rng.normal(size=(order - 1, 20))
@@ -28,7 +31,7 @@ def test_one_pass_gives_the_same(readable, close, kind, order, length, carried):
         elementary=kind == "elementary",
         sums=sums,
         previous=previous,
-        threads=2,
+        threads=threads,
     )
     close(y, expected)
     close(found, final)
