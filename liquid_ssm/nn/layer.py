@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from .stability import clamped, layer_limit, require_max_gain, sampled_limit
 _STRUCTURE_OF = {name: "diagonal" for name in INITIALIZATIONS} | {
     "legs": "dplr", "fout": "dplr", "legs/fout": "dplr", "s5": "mimo",
 }  # fmt: skip
+# A power of two: the linear part stays what it is in every bit.
+LIQUID_SCALE = 0.125
 _INIT_OF = {"diagonal": "s4d-lin", "dplr": "legs", "mimo": "s5"}
 
 State = Any  # a complex tensor, or liquid_ssm.State
@@ -51,6 +55,10 @@ class SSMLayer(nn.Module):
             depends on every input, and there is no state and no `step`.
         backend, tolerance, recheck: as in `liquid_ssm.apply`.
         dt_min, dt_max: range of the initial step sizes [time].
+        liquid_scale: initial size of the liquid term: B of `init` times this, C divided by it, which leaves the linear
+            part as it is and multiplies order p by the power p − 1.  None: 1/8 in liquid modes, so that inputs of
+            size 1 whose mean is not zero do not make states grow for thousands of steps; but 1 for `legs`, which
+            bears them, for mode `s4`, and where init is a system.
         n_blocks: blocks of `s5`.
         frozen: parameters that are not trained: some of `Lambda`, `P`, `B`, `C`, `dt`, `D`.
         feedthrough: with D, initially standard normal.
@@ -87,6 +95,7 @@ class SSMLayer(nn.Module):
         recheck: float = 0.0,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        liquid_scale: float | None = None,
         n_blocks: int = 1,
         frozen: Collection[str] = (),
         feedthrough: bool = True,
@@ -102,12 +111,16 @@ class SSMLayer(nn.Module):
             system = _fitting(init, n_channels, n_state, structure)
         else:
             name = _init_of(structure, init)
+            if liquid_scale is None and mode != "s4" and name != "legs":
+                liquid_scale = LIQUID_SCALE
             system = ls.initialize(
                 name, n_channels=n_channels, n_state=n_state, dt_min=dt_min, dt_max=dt_max, seed=seed, n_blocks=n_blocks
             )
             discretization = discretization or DEFAULT_DISCRETIZATION[name]
         if (discretization := discretization or "bilinear") not in METHODS:
             raise unknown_name("discretization", discretization, METHODS)
+        if liquid_scale is not None:
+            system = _scaled(system, liquid_scale)
         self.spec = ModeSpec(mode, order, correlations, window)
         require_mode(system, self.spec)
         self.n_state = n_state
@@ -305,6 +318,12 @@ def _fitting(system: ls.ContinuousSystem, n_channels: int, n_state: int, structu
     if structure not in (None, system.structure):
         raise ParameterError(f"structure is {structure!r}, but init is {system.structure!r}; leave structure out.")
     return system
+
+
+def _scaled(system: ls.ContinuousSystem, scale: float) -> ls.ContinuousSystem:
+    if not 0 < scale < math.inf:
+        raise ParameterError(f"liquid_scale is {scale}; it is a positive factor of B, such as 0.125.")
+    return replace(system, B=scale * system.B, C=system.C / scale)
 
 
 def _init_of(structure: str | None, init: str | None) -> str:

@@ -39,7 +39,16 @@ KINDS = [(structure, mode) for structure in STRUCTURES for mode in MODES if mode
 
 
 def _layer(structure: str = "diagonal", mode: str = "liquid", n_channels: int = 3, **changes) -> SSMLayer:
-    given = {"n_state": 8, "seed": 5, "backend": "first", **STRUCTURES[structure], **MODES[mode], **changes}
+    # Liquid terms of full size: the smaller they are, the less a test of them sees.
+    given = {
+        "n_state": 8,
+        "seed": 5,
+        "backend": "first",
+        "liquid_scale": 1.0,
+        **STRUCTURES[structure],
+        **MODES[mode],
+        **changes,
+    }
     return SSMLayer(n_channels, **given)
 
 

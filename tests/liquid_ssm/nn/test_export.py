@@ -58,7 +58,15 @@ over_all = pytest.mark.parametrize("case", CASES, ids="-".join)
 
 def layer_of(case, **changes):
     """Large steps, so that no order of a liquid expansion is small beside the rounding errors of the others."""
-    given = {"backend": "numpy", "seed": 3, "dt_min": 0.1, "dt_max": 0.5, **STRUCTURES[case[0]], **MODES[case[1]]}
+    given = {
+        "backend": "numpy",
+        "seed": 3,
+        "liquid_scale": 1.0,
+        "dt_min": 0.1,
+        "dt_max": 0.5,
+        **STRUCTURES[case[0]],
+        **MODES[case[1]],
+    }
     return SSMLayer(2, 4 if case[0] == "dense" else 8, **given | changes)
 
 

@@ -202,6 +202,46 @@ def test_the_seed_decides_and_is_torchs_own_if_not_given():
     assert torch.equal(SSMLayer(2, 4, seed=9).continuous.C, SSMLayer(2, 4, seed=9).continuous.C)
 
 
+def test_the_scale_of_the_liquid_term_leaves_the_linear_part(make_layer, make_signal, in_double):
+    u = make_signal().double()
+
+    def term(scale, order):
+        return make_layer("diagonal", "truncated", liquid_scale=scale, order=order)(u)
+
+    linear = {scale: term(scale, 1) for scale in (1.0, 0.5)}
+    second = {scale: term(scale, 2) - linear[scale] for scale in (1.0, 0.5)}
+    # Halving is exact; what is left are the roundings of different sums.
+    assert torch.allclose(linear[0.5], linear[1.0], rtol=0, atol=1e-13)
+    assert torch.allclose(second[0.5], 0.5 * second[1.0], rtol=0, atol=1e-13)
+    assert second[1.0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        ({"mode": "liquid"}, 0.125),
+        ({"mode": "pb", "init": "fout"}, 0.125),
+        ({"mode": "liquid", "init": "legs"}, 1.0),
+        ({"mode": "s4"}, 1.0),
+        ({"mode": "liquid", "liquid_scale": 2.0}, 2.0),
+    ],
+)
+def test_the_scale_is_small_where_a_mean_would_make_states_grow(options, scale):
+    layer = SSMLayer(2, 8, seed=0, **options)
+    start = ls.initialize(options.get("init", "s4d-lin"), n_channels=2, n_state=8, seed=0)
+    assert np.allclose(layer.continuous.continuous().B, scale * start.B, rtol=1e-6, atol=0)
+    assert np.allclose(layer.continuous.continuous().C, start.C / scale, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("init", ["s4d-lin", "s4d-inv", "s4d-legs", "dss", "legs", "fout", "legs/fout", "s5"])
+def test_inputs_with_a_mean_of_one_do_not_make_states_grow(init):
+    layer = SSMLayer(4, 64, init=init, seed=1, backend="first", feedthrough=False)
+    length = 512 if init == "s5" else 8192
+    for sign in (1.0, -1.0):
+        # A linear system answers a constant with its gain, here below 10; the liquid term may double it.
+        assert layer(torch.full((1, length, 4), sign)).abs().max() < 20
+
+
 def test_parameters_may_be_given_as_a_system(in_double):
     system = ls.initialize("s4d-inv", n_channels=2, n_state=6, seed=4)
     found = SSMLayer(2, 6, init=system).continuous.continuous()
@@ -228,6 +268,7 @@ def test_an_overflow_is_an_error_and_no_nan(make_layer, make_signal):
         ({"frozen": ("A",)}, "part 'A'"),
         ({"n_state": 0}, "n_state is 0"),
         ({"dt_min": 0.0}, "dt_min"),
+        ({"liquid_scale": 0.0}, "liquid_scale is 0.0"),
         ({"backend": "numba", "tolerance": 1e-3}, "tolerance"),
     ],
 )

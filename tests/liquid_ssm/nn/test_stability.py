@@ -27,7 +27,7 @@ STRUCTURES = {
 
 
 def layer_of(n_channels: int = 3, n_state: int = 8, **options: Any) -> SSMLayer:
-    return SSMLayer(n_channels, n_state, **{"backend": "first", "seed": 1, **options})
+    return SSMLayer(n_channels, n_state, **{"backend": "first", "seed": 1, "liquid_scale": 1.0, **options})
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
