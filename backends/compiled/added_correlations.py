@@ -63,6 +63,7 @@ def _add_running(inputs, outputs, factors, sums, steps, order):  # type: ignore[
             y = fma(load(factors, (p - 1) * w), total, y)
         store(outputs, t * w, y)
 
+
 # Numbers that one thread has added to before another has begun.
 _ALONE = 1 << 14
 
