@@ -130,7 +130,8 @@ class SSMLayer(nn.Module):
         reverse = None
         random = np.random.default_rng([seed, n_channels])
         if bidirectional:
-            reverse = torch.tensor(random.normal(scale=np.sqrt(0.5), size=(*system.C.shape, 2)))
+            size = np.sqrt(0.5) / (liquid_scale or 1.0)
+            reverse = torch.tensor(random.normal(scale=size, size=(*system.C.shape, 2)))
         self.continuous = ContinuousParameters(
             system, frozen=[part for part in frozen if part != "D"], C_reverse=reverse
         )

@@ -233,6 +233,13 @@ def test_the_scale_is_small_where_a_mean_would_make_states_grow(options, scale):
     assert np.allclose(layer.continuous.continuous().C, start.C / scale, rtol=1e-6, atol=0)
 
 
+def test_both_directions_start_with_outputs_of_one_size():
+    for options in ({}, {"mode": "s4"}, {"init": "legs"}):
+        held = SSMLayer(8, 64, bidirectional=True, seed=0, **options).continuous
+        # 512 normal numbers each: their deviations differ by some percent.
+        assert 0.8 < float(held.C_reverse.std() / held.C.std()) < 1.25
+
+
 @pytest.mark.parametrize("init", ["s4d-lin", "s4d-inv", "s4d-legs", "dss", "legs", "fout", "legs/fout", "s5"])
 def test_inputs_with_a_mean_of_one_do_not_make_states_grow(init):
     layer = SSMLayer(4, 64, init=init, seed=1, backend="first", feedthrough=False)
