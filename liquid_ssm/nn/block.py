@@ -33,7 +33,7 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Module,
+        layer: Any,
         *,
         norm: str = "layer",
         prenorm: bool = True,
@@ -46,8 +46,8 @@ class Block(nn.Module):
             raise unknown_name("activation", activation, tuple(ACTIVATIONS))
         if not 0 <= dropout < 1:
             raise ParameterError(f"dropout is {dropout}; it is a share of features, at least 0 and below 1.")
-        features = int(layer.n_channels)  # type: ignore[arg-type]
-        self.layer = layer
+        features = int(layer.n_channels)
+        self.layer: Any = layer
         self.norm = normalisation(norm, features)
         self.prenorm = prenorm
         self.activation = ACTIVATIONS[activation]()
@@ -104,13 +104,13 @@ class Block(nn.Module):
                 "in training, a batch norm normalises with the statistics of whole sequences, which a step does not "
                 "have; call .eval() first, or use norm='layer'."
             )
-        y, final = self.layer.step(self.norm(x_k) if self.prenorm else x_k, state, rate, dt)  # type: ignore[operator]
+        y, final = self.layer.step(self.norm(x_k) if self.prenorm else x_k, state, rate, dt)
         y = self._joined(x_k, y)
         return y if self.prenorm else self.norm(y), final
 
     def initial_state(self, batch: int) -> Any:
         """As `SSMLayer.initial_state`."""
-        return self.layer.initial_state(batch)  # type: ignore[operator]
+        return self.layer.initial_state(batch)
 
     def _joined(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         joined: torch.Tensor = x + self.dropout(self.output(self.dropout(self.activation(y))))

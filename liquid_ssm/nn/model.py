@@ -76,8 +76,10 @@ class SequenceModel(nn.Module):
         make = layer or (lambda features: SSMLayer(features, **options))
         self.tokens, self.pooling, self.n_inputs = tokens, pooling, n_inputs
         self.encoder = nn.Embedding(n_inputs, n_channels) if tokens else nn.Linear(n_inputs, n_channels)
-        around = {"norm": norm, "prenorm": prenorm, "activation": activation, "dropout": dropout, "glu": glu}
-        self.blocks = nn.ModuleList(Block(make(n_channels), **around) for _ in range(n_layers))  # type: ignore[arg-type]
+        self.blocks: Any = nn.ModuleList(
+            Block(make(n_channels), norm=norm, prenorm=prenorm, activation=activation, dropout=dropout, glu=glu)
+            for _ in range(n_layers)
+        )
         self.norm = normalisation(norm, n_channels) if prenorm else None
         self.head = nn.Linear(n_channels, n_outputs)
 
@@ -147,7 +149,7 @@ class SequenceModel(nn.Module):
         x = self.encoder(u_k)
         finals = []
         for i, block in enumerate(self.blocks):
-            x, final = block.step(x, None if state is None else state.layers[i], rate, dt)  # type: ignore[operator]
+            x, final = block.step(x, None if state is None else state.layers[i], rate, dt)
             finals.append(final)
         if self.norm is not None:
             x = self.norm(x)
@@ -158,7 +160,7 @@ class SequenceModel(nn.Module):
 
     def initial_state(self, batch: int) -> ModelState:
         """Rest: the state before the first input."""
-        layers = tuple(block.initial_state(batch) for block in self.blocks)  # type: ignore[operator]
+        layers = tuple(block.initial_state(batch) for block in self.blocks)
         if self.pooling != "mean":
             return ModelState(layers)
         zeros = self.head.weight.new_zeros((batch, self.head.in_features))

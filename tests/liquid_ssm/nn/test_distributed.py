@@ -43,6 +43,7 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path):
     one, two = run(tmp_path, 1), run(tmp_path, 2)
     assert one.keys() == two.keys()
     for name, gradient in one.items():
-        # Means of the same rows in float64, added in another order.
-        assert torch.allclose(two[name], gradient, rtol=1e-10, atol=1e-14), name
+        # The same terms added in another order: below 1000 of them, 4 rows by 15 steps by at most 8 features, twice.
+        allowed = 1000 * torch.finfo(torch.float64).eps * float(gradient.detach().abs().max())
+        assert torch.allclose(two[name], gradient, rtol=0, atol=allowed), name
         assert gradient.abs().max() > 0

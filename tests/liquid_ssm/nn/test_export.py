@@ -6,6 +6,7 @@ from itertools import combinations, product
 from math import prod
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -243,11 +244,9 @@ def test_a_sequence_of_fixed_length_exports_without_a_loop():
 
 def onnx_session(module, *args):
     """The module as ONNX, with any batch, in onnxruntime: a function of NumPy arrays."""
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed, which torch.onnx.export needs")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     program = torch.onnx.export(module, args, dynamo=True, dynamic_shapes=module.dynamic_shapes(), verbose=False)
     assert program is not None
-    session = runtime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     assert len(names) == len(args)  # no part of a state is left out
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
@@ -297,22 +296,26 @@ def test_parameters_that_are_not_frozen_are_discretised_in_the_graph_and_get_gra
     assert {id(parameter) for parameter in trained.parameters()} == {id(p) for p in layer.parameters()}
     y, _ = run(trained, u, trained.initial_state(2))
     found = torch.autograd.grad(y.square().sum(), list(layer.parameters()))
-    # Complex numbers, forwards and backwards, beside real ones: some thousand roundings, of 1e-16 each.
+    # Complex numbers, forwards and backwards, beside real ones: 14 steps, 3 orders, 8 modes and a gradient, below
+    # 4000 roundings of numbers that are no larger than the largest result.
+    allowed = 4000 * np.finfo(float).eps
     whole = SSMLayer(
         2, 8, init=layer.continuous.continuous(), discretization=layer.discretization, backend="first", **MODES[case[1]]
     )
     whole.load_state_dict(layer.state_dict())
     expected = torch.autograd.grad(whole(u, rate=1.5).square().sum(), list(whole.parameters()))
     for one, other in zip(found, expected, strict=True):
-        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10 * float(other.abs().max()))
+        assert torch.allclose(one, other, rtol=0, atol=allowed * float(other.detach().abs().max()))
     # Later changes of a parameter reach what is not frozen, and nothing else.
     frozen = SplitRealStep(layer, rate=1.5)
     before = run(frozen, u, frozen.initial_state(2))[0]
     with torch.no_grad():
-        assert torch.allclose(before, y, rtol=1e-10, atol=1e-10)
+        assert torch.allclose(before, y, rtol=0, atol=allowed * float(y.detach().abs().max()))
         layer.continuous.C.mul_(2)
         layer.D.mul_(2)
-        assert torch.allclose(run(trained, u, trained.initial_state(2))[0], 2 * y, rtol=1e-10, atol=1e-10)
+        assert torch.allclose(
+            run(trained, u, trained.initial_state(2))[0], 2 * y, rtol=0, atol=allowed * float(y.detach().abs().max())
+        )
         assert torch.equal(run(frozen, u, frozen.initial_state(2))[0], before)
 
 
@@ -332,8 +335,9 @@ def test_parameters_that_are_not_frozen_export():
 def test_the_rate_is_that_of_the_layer(in_double):
     layer, u = layer_of(("dplr", "liquid")), signal().double()
     y, _ = run(SplitRealStep(layer, rate=2.0), u, ())
-    # A few dozen roundings of 1e-16 per step.
-    assert torch.allclose(y, run_layer(layer, u, None, rate=2.0)[0], rtol=1e-12, atol=1e-12)
+    # 14 steps of at most 40 roundings.
+    allowed = 14 * 40 * np.finfo(float).eps * float(y.detach().abs().max())
+    assert torch.allclose(y, run_layer(layer, u, None, rate=2.0)[0], rtol=0, atol=allowed)
     assert not torch.allclose(y, run(SplitRealStep(layer), u, ())[0], atol=1e-3)
 
 
@@ -344,8 +348,9 @@ def test_the_clamp_of_a_gain_is_exported():
     with torch.no_grad():
         expected, _ = layer.step(u[:, 0])
         unclamped, _ = layer_of(("diagonal", "liquid")).step(u[:, 0])
-    # One step of float32, of numbers of size 1.
-    assert torch.allclose(exported(u[:, 0], *step.initial_state(2))[0], expected, rtol=0, atol=1e-6)
+    # One step: at most 40 roundings.
+    allowed = 40 * torch.finfo(torch.float32).eps * float(expected.detach().abs().max())
+    assert torch.allclose(exported(u[:, 0], *step.initial_state(2))[0], expected, rtol=0, atol=allowed)
     assert not torch.allclose(unclamped, expected, rtol=0, atol=1e-2)
     with pytest.raises(ParameterError, match="max_gain"):
         SplitRealStep(layer, frozen=False)
