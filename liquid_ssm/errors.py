@@ -34,6 +34,14 @@ class SignalError(LiquidSSMError, ValueError):
     """A signal cannot be read, is empty, or holds NaN or infinite samples."""
 
 
+class DataError(LiquidSSMError, ValueError):
+    """A data set is missing, incomplete, of another version, or damaged."""
+
+
+class CheckpointError(LiquidSSMError, ValueError):
+    """A checkpoint or model file is missing, damaged, or of another version or model."""
+
+
 class BackendUnavailable(LiquidSSMError, ImportError):
     """The package that a backend needs is not installed."""
 

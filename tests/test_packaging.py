@@ -74,5 +74,19 @@ def test_wheel_has_metadata_licence_and_command(wheel: zipfile.ZipFile) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert wheel.read(f"{info}licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert "liquid-ssm = liquid_ssm.cli:main" in wheel.read(f"{info}entry_points.txt").decode()
-    extras = {"numba", "bench", "plots", "torch", "keops", "triton", "safetensors", "onnx", "test", "docs", "all"}
+    extras = {
+        "train",
+        "generate",
+        "numba",
+        "bench",
+        "plots",
+        "torch",
+        "keops",
+        "triton",
+        "safetensors",
+        "onnx",
+        "test",
+        "docs",
+        "all",
+    }
     assert set(metadata.get_all("Provides-Extra", [])) == extras

@@ -1,0 +1,86 @@
+"""The order of the data: a function of seed and epoch alone, resumable between any two batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+
+class BatchOrder(Sampler[list[int]]):
+    """Batches of indices.  The permutation of an epoch depends on `seed` and the epoch, not on any generator's state.
+
+    Args:
+        n_samples, batch_size: of the data; `batch_size` is that of one process.
+        seed: of the shuffling; None for the order of the data.
+        drop_last: leave out a last batch that is smaller.
+        rank, ranks: this process and the number of them: the batch of all of them is ranks · batch_size consecutive
+            samples of the permutation, so that n processes see in each step what one process with n times the batch
+            sees.  What is left over at the end of an epoch is shared out as evenly as it goes, and left out if it has
+            fewer samples than processes.
+
+    Attributes:
+        epoch, done: where the iteration is: batches of this epoch that were handed out.
+    """
+
+    def __init__(
+        self,
+        n_samples: int,
+        batch_size: int,
+        *,
+        seed: int | None,
+        drop_last: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.n_samples, self.batch_size, self.seed, self.drop_last = n_samples, batch_size, seed, drop_last
+        self.rank, self.ranks = rank, ranks
+        self.epoch, self.done = 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The permutation of the next iteration; a new epoch starts at its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.done = epoch, 0
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.n_samples, self.batch_size * self.ranks)
+        return whole + (not self.drop_last and rest >= self.ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self._permutation()
+        step = self.batch_size * self.ranks
+        for k in range(self.done, len(self)):
+            together = order[k * step : (k + 1) * step]
+            yield together[self.rank * len(together) // self.ranks : (self.rank + 1) * len(together) // self.ranks]
+
+    def _permutation(self) -> list[int]:
+        if self.seed is None:
+            return list(range(self.n_samples))
+        # Not seed + epoch: run 1's first epoch would be run 0's second.
+        mixed = torch.Generator().manual_seed(self.seed)
+        start = int(torch.randint(2**62, (), generator=mixed))
+        generator = torch.Generator().manual_seed((start + self.epoch) % 2**63)
+        return list(torch.randperm(self.n_samples, generator=generator).tolist())
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A `DataLoader` over a `BatchOrder` whose position Lightning keeps in its checkpoints."""
+
+    order: BatchOrder
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            # Counted as it is handed out: workers draw indices ahead of it.
+            self.order.done += 1
+            yield batch
+        self.order.done = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the iteration is."""
+        return {"epoch": self.order.epoch, "done": self.order.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on there: the next iteration starts with the batch that was not handed out yet."""
+        self.order.epoch, self.order.done = state["epoch"], state["done"]
