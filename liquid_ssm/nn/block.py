@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from ..errors import ParameterError, unknown_name
+from .layer import SSMLayer
 from .normalisation import BatchNorm, normalisation
-from .padding import mask
+from .padding import handed_on, mask
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh, "none": nn.Identity}
 
@@ -65,10 +66,14 @@ class Block(nn.Module):
         *,
         padding: str = "right",
         return_state: bool = False,
+        _real: torch.Tensor | None = None,
     ) -> Any:
         """Features (batch, length, n_channels) to as many; arguments as in `SSMLayer.forward`."""
-        real = None if lengths is None else mask(lengths, x.shape[:2], padding, x.device)
+        real = _real
+        if lengths is not None and real is None:
+            real = mask(lengths, x.shape[:2], padding, x.device)
         options = {"lengths": lengths, "padding": padding, "return_state": return_state}
+        options |= handed_on(real, self.layer, SSMLayer)
         found = self.layer(self.norm(x, real) if self.prenorm else x, state=state, rate=rate, dt=dt, **options)
         y, final = found if return_state else (found, None)
         y = self._joined(x, y)

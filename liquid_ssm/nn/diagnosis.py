@@ -282,7 +282,10 @@ class _Fine:
                 largest = max(largest, _size(part), _size(state))
             if parts:
                 whole = torch.cat(parts, -1)
-                y = y + (whole.flip(-1) if reverse else whole)
+                if reverse:
+                    lag = self.layer.reverse_lag
+                    whole = nn.functional.pad(whole.flip(-1), (0, lag))[..., lag:]
+                y = y + whole
         return largest, y
 
     def _piece(self, system: Any, u: torch.Tensor, spec: ModeSpec, state: Any, at: slice) -> Any:

@@ -14,15 +14,16 @@ from torch import nn
 import liquid_ssm as ls
 
 from ..apply import SELECTING, require_no_selection
-from ..errors import ParameterError, ShapeError, unknown_name
+from ..errors import LiquidSSMError, ParameterError, ShapeError, unknown_name
 from ..initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
 from ..modes import require_mode
 from ..problem import DEFAULT_ORDER, ModeSpec
 from ..systems import System
+from ..tensors import has_numbers
 from .discretize import METHODS
 from .latest import Latest
 from .padding import mask, run_padded
-from .parameters import ContinuousParameters
+from .parameters import ContinuousParameters, require_finite_parameters
 from .sampling import scan_sampled
 from .stability import clamped, layer_limit, require_max_gain, sampled_limit
 
@@ -53,6 +54,8 @@ class SSMLayer(nn.Module):
         discretization: `euler`, `bilinear` or `zoh`; None for that of `init`.
         bidirectional: adds the same system, with output vectors of its own, run from the end to the start: y_k then
             depends on every input, and there is no state and no `step`.
+        reverse_lag: the second direction of y_k begins at u_{k + reverse_lag}: at 0, the present input; at 1, the next
+            one, as in the published code, so that only the first direction and D have the present one.
         backend, tolerance, recheck: as in `liquid_ssm.apply`.
         dt_min, dt_max: range of the initial step sizes [time].
         liquid_scale: initial size of the liquid term: B of `init` times this, C divided by it, which leaves the linear
@@ -90,6 +93,7 @@ class SSMLayer(nn.Module):
         init: str | ls.ContinuousSystem | None = None,
         discretization: str | None = None,
         bidirectional: bool = False,
+        reverse_lag: int = 0,
         backend: str | ls.backend.Backend | None = "auto",
         tolerance: float | None = None,
         recheck: float = 0.0,
@@ -125,7 +129,9 @@ class SSMLayer(nn.Module):
         require_mode(system, self.spec)
         self.n_state = n_state
         self.discretization = discretization
-        self.bidirectional = bidirectional
+        if reverse_lag not in (0, 1) or (reverse_lag and not bidirectional):
+            raise ParameterError(f"reverse_lag is {reverse_lag}; it is 0 or, with bidirectional=True, 1.")
+        self.bidirectional, self.reverse_lag = bidirectional, reverse_lag
         self.backend, self.tolerance, self.recheck = backend, tolerance, recheck
         reverse = None
         random = np.random.default_rng([seed, n_channels])
@@ -172,6 +178,7 @@ class SSMLayer(nn.Module):
         *,
         padding: str = "right",
         return_state: bool = False,
+        _real: torch.Tensor | None = None,
     ) -> Any:
         """Outputs of whole sequences.
 
@@ -182,7 +189,8 @@ class SSMLayer(nn.Module):
             state: x_{-1}, as an earlier call or `initial_state` returned it; None is rest.
             rate: factor of every step size, 2 for a signal that is sampled half as often.
             dt: intervals between samples relative to those of training, (batch, length): entry k is the time from
-                sample k−1 to sample k.  Modes `s4`, `liquid` and `truncated`.
+                sample k−1 to sample k.  Modes `s4`, `liquid`, `truncated`, and for `diagonal` `kb` over all index
+                tuples without window.
             padding: `right` or `left`: where rows shorter than the longest are padded.
             return_state: also return the state after the last true input of each row.
 
@@ -191,7 +199,7 @@ class SSMLayer(nn.Module):
 
         Raises:
             ShapeError, ParameterError: what was given does not fit.
-            UnstableRecurrence: the state left the range of the dtype.
+            UnstableRecurrence: the state left the range of the dtype, or a parameter is no longer finite.
 
         Accuracy: that of `liquid_ssm.apply` for `system(rate)`, whose parameters are computed in float64 and rounded
             once to the layer's dtype; D u adds one product and one sum.
@@ -205,10 +213,11 @@ class SSMLayer(nn.Module):
             if lengths is None:
                 y, final = self._run(x, state, rate, dt, return_state)
             else:
-                real = mask(lengths, u.shape[:2], padding, u.device)
+                real = mask(lengths, u.shape[:2], padding, u.device) if _real is None else _real
                 x = x.masked_fill(~real[..., None], 0.0)
                 y, final = run_padded(self._run, x, real, padding, state, rate, dt, return_state)
             if self.D is not None:
+                self._require_finite_feedthrough(self.D)
                 y = torch.addcmul(y, self.D.to(y.dtype), x)
         y = y.to(u.dtype) if half else y
         return (y, final) if return_state else y
@@ -239,7 +248,11 @@ class SSMLayer(nn.Module):
         if u_k.ndim != 2:
             raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; step takes (batch, {self.n_channels}).")
         if dt is None and not torch.is_grad_enabled() and not self.bidirectional:
-            found = self._latest.step(self, u_k, state, rate)
+            try:
+                found = self._latest.step(self, u_k, state, rate)
+            except LiquidSSMError as error:
+                require_finite_parameters(self, error)
+                raise
             if found is not None:
                 return found
         y, final = self(u_k[:, None], state=state, rate=rate, dt=None if dt is None else dt[:, None], return_state=True)
@@ -248,7 +261,7 @@ class SSMLayer(nn.Module):
     def initial_state(self, batch: int) -> State:
         """Rest: the state before the first input."""
         like = self.continuous.log_dt.new_empty((batch, self.n_channels, 0), dtype=self.continuous.dtype)
-        return ls.modes.initial_state(self.system(), self.spec, like, None)
+        return ls.modes.initial_state(self.continuous.sizes(self.discretization), self.spec, like, None)
 
     def extra_repr(self) -> str:
         text = f"{self.n_channels}, n_state={self.n_state}, {self.spec.label}, {self.structure}, {self.discretization}"
@@ -262,13 +275,33 @@ class SSMLayer(nn.Module):
         dt: torch.Tensor | None,
         return_state: bool,
     ) -> tuple[torch.Tensor, State | None]:
+        if torch.compiler.is_compiling():
+            return self._directions(x, state, rate, dt, return_state)
+        # Parameters are looked at only once something has failed: where all is well, it costs nothing.
+        try:
+            return self._directions(x, state, rate, dt, return_state)
+        except LiquidSSMError as error:
+            require_finite_parameters(self, error)
+            raise
+
+    def _directions(
+        self,
+        x: torch.Tensor,
+        state: State | None,
+        rate: float | torch.Tensor,
+        dt: torch.Tensor | None,
+        return_state: bool,
+    ) -> tuple[torch.Tensor, State | None]:
         u = x.transpose(1, 2)
         y, final = self._direction(u, state, rate, dt, return_state, reverse=False)
         if self.bidirectional:
             if dt is not None:
                 raise ParameterError("a bidirectional layer takes no dt: from the end to the start, intervals shift.")
-            y = y + self._direction(u.flip(-1), None, rate, None, False, reverse=True)[0].flip(-1)
-        return y.transpose(1, 2), final
+            back, _ = self._direction(u.flip(-1), None, rate, None, False, reverse=True)
+            back, lag = back.flip(-1), self.reverse_lag
+            y = y + (nn.functional.pad(back, (0, lag))[..., lag:] if lag else back)
+        # What comes after, its gradients above all, is up to ten times slower on a transposed view.
+        return y.transpose(1, 2).contiguous(), final
 
     def _direction(
         self,
@@ -301,6 +334,11 @@ class SSMLayer(nn.Module):
             return_state=return_state,
         )
         return result if return_state else (result, None)
+
+    def _require_finite_feedthrough(self, D: torch.Tensor) -> None:
+        # `apply` does not see D.  On a GPU looking at it would wait; a finite sum that overflows names nothing.
+        if D.device.type == "cpu" and has_numbers(D) and not math.isfinite(D.detach().sum()):
+            require_finite_parameters(self)
 
     def _check(self, u: torch.Tensor) -> None:
         if u.ndim != 3 or u.shape[2] != self.n_channels:

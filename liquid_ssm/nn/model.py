@@ -13,7 +13,7 @@ from ..tensors import has_numbers
 from .block import Block
 from .layer import SSMLayer
 from .normalisation import normalisation
-from .padding import mask
+from .padding import handed_on, mask
 
 POOLINGS = ("last", "mean", "none")
 
@@ -113,7 +113,8 @@ class SequenceModel(nn.Module):
         finals = []
         for i, block in enumerate(self.blocks):
             before = None if state is None else state.layers[i]
-            x = block(x, lengths, before, rate, dt, padding=padding, return_state=return_state)
+            options = handed_on(real, block, Block)
+            x = block(x, lengths, before, rate, dt, padding=padding, return_state=return_state, **options)
             if return_state:
                 x, final = x
                 finals.append(final)

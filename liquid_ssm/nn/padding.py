@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..errors import ParameterError, ShapeError, unknown_name
 from ..modes import State
@@ -37,6 +38,14 @@ def mask(lengths: torch.Tensor, shape: tuple[int, ...], padding: str, device: to
             raise ParameterError(f"lengths[{row}] is {int(lengths[row])}; the rows have {length} steps.")
     at = torch.arange(length, device=device)
     return at < lengths[:, None] if padding == "right" else at >= length - lengths[:, None]
+
+
+def handed_on(real: torch.Tensor | None, module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
+    """The mask as what `kind.forward` takes besides `lengths`, so that lengths are checked once for a whole model.
+
+    On a GPU each check waits for all that was launched.  A module with a forward of its own gets lengths alone.
+    """
+    return {"_real": real} if real is not None and type(module).forward is kind.forward else {}
 
 
 def run_padded(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ..complex_numbers import Number, Split, join
 from ..continuous import ContinuousSystem
-from ..errors import ParameterError, ShapeError, unknown_name
+from ..errors import ParameterError, ShapeError, UnstableRecurrence, unknown_name
 from ..systems import Array, DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem, System
 from ..tensors import has_numbers
 from .discretize import METHODS, Discrete, discretize_diagonal, discretize_dplr, full_exponential
@@ -26,6 +27,15 @@ PARTS = {
 
 # Logarithms beyond it are taken for it: exp(80) = 6e34 and its reciprocal are ordinary numbers in every precision.
 _LARGEST_LOG = 80.0
+
+
+class Sizes(NamedTuple):
+    """Of a discrete system, by its names: what its states look like."""
+
+    structure: str
+    n_channels: int
+    n_modes: int
+    is_complex: bool = True
 
 
 class ContinuousParameters(nn.Module):
@@ -161,6 +171,12 @@ class ContinuousParameters(nn.Module):
             build = MIMOSystem if self.structure == "mimo" else DiagonalSystem
             return build(A_bar.to(C), B_bar.to(C), C)
 
+    def sizes(self, method: str) -> Sizes:
+        """Those of `system(method)`, without discretising."""
+        if self.structure == "dplr" and method == "zoh":
+            return Sizes("dense", self.n_channels, 2 * self.n_modes)
+        return Sizes(self.structure, self.n_channels, self.n_modes)
+
     def continuous(self) -> ContinuousSystem:
         """The parameters as they are now, as NumPy arrays."""
         with torch.no_grad():
@@ -179,6 +195,33 @@ class ContinuousParameters(nn.Module):
 
     def _split(self, pairs: torch.Tensor | None) -> Split | None:
         return None if pairs is None else Split(*self._fine(pairs).unbind(-1))
+
+
+def require_finite_parameters(layer: Any, cause: Exception | None = None) -> None:
+    """Raise an `UnstableRecurrence` that names the parameters which hold NaN or infinite values, if there are any.
+
+    Args:
+        layer: a module with a `ContinuousParameters` as `continuous`.
+        cause: what was raised because of them.
+    """
+    bad = {name: ~torch.isfinite(p) for name, p in layer.named_parameters() if p.numel() and has_numbers(p)}
+    bad = {name: where for name, where in bad.items() if bool(where.any())}
+    if not bad:
+        return
+    name, where = next(iter(bad.items()))
+    part, shared = name.rpartition(".")[2], layer.continuous.structure == "mimo"
+    axis = 1 if part == "P" or (shared and part == "B") else 0
+    # Λ and δt of one state for all channels belong to none of them.
+    owned = not shared or part in ("B", "C", "C_reverse", "D")
+    counts = (f"{name} ({int(where.sum())} of {where.numel()} numbers)" for name, where in bad.items())
+    raise UnstableRecurrence(
+        f"parameters hold NaN or infinite values: {', '.join(counts)}. Training has diverged, and no later step "
+        "repairs it: load the last finite state_dict, then lower the learning rate (ssm_lr of parameter_groups), clip "
+        "gradients (torch.nn.utils.clip_grad_norm_) or, in liquid modes, bound the recurrence with max_gain.",
+        step=0,
+        channel=int(where.nonzero()[0, axis]) if owned else 0,
+        input_bound=None,
+    ) from cause
 
 
 def _pairs(array: Array) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,6 @@ import torch
 
 from ..continuous import ContinuousSystem
 from ..errors import DTypeError, ParameterError, ShapeError, unknown_name
-from ..systems import Array
 from .layer import SSMLayer
 from .state_files import read_state_dict
 
@@ -39,7 +39,7 @@ _LOGARITHMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 # Options of `SSMLayer` that the arrays decide.
 _DECIDED = (
-    "n_channels", "n_state", "structure", "init", "bidirectional", "dt_min", "dt_max", "n_blocks", "seed",
+    "n_channels", "n_state", "structure", "init", "reverse_lag", "dt_min", "dt_max", "n_blocks", "seed",
 )  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def from_published(
     dt_transform: str = "exp",
     ignore: Collection[str] = (),
     feedthrough: bool = True,
+    bidirectional: bool | None = None,
     **options: Any,
 ) -> SSMLayer:
     """The layer with the parameters of a published S4 or S4D layer, whose kernel it has:  K_i = 2 Re(C Āⁱ B̄).
@@ -62,6 +63,10 @@ def from_published(
     correction, C̃ = Cᵀ(I − Ā^L), is freed of it: K is then the published kernel for every length, and of i < L to the
     last parameter, trained or not.  H systems that share n_ssm < H sets of Λ, B and P get one copy each, channel h set
     h mod n_ssm; they train apart from here on.
+
+    A bidirectional layer, whose C has two channels, becomes one with `reverse_lag` 1: the published kernel
+    pad(K⁰, (0, L)) + pad(flip(K¹), (L, 0)), convolved by transforms of 2L, has K¹_i at the lag −1 − i, so that
+    y_k = Σ_{j ≤ k} K⁰_{k−j} u_j + Σ_{j > k} K¹_{j−k−1} u_j + D u_k.
 
     Args:
         source: arrays or tensors by name, or a file of them: `.safetensors`, `.npz`, or `.pt`, `.pth` with a plain
@@ -75,6 +80,8 @@ def from_published(
             `exp`, `none`, `sigmoid` or `softplus`.
         ignore: arrays that are no part of y = K * u + D u, by name or by the part before a dot: `output_linear`.
         feedthrough: False for K alone, without D.
+        bidirectional: what the published option of that name was, needed only where C has two channels and no D tells
+            whether they are two directions or two outputs.
         options: further options of `SSMLayer`: `backend`, `frozen`, `order`, …
 
     Returns:
@@ -82,8 +89,8 @@ def from_published(
 
     Raises:
         ParameterError: arrays that are missing, that would change the function in a way that a layer has not
-            (several output channels, both directions, untied step sizes), or that nothing is known about; an option
-            that contradicts the arrays; a file that cannot be read.
+            (several output channels, untied step sizes), or that nothing is known about; an option that contradicts
+            the arrays; a file that cannot be read.
         ShapeError, DTypeError: arrays that do not fit each other.
         BackendUnavailable: a `.safetensors` file without the package safetensors.
 
@@ -98,13 +105,16 @@ def from_published(
     if decided:
         raise ParameterError(f"{', '.join(decided)}: decided by the arrays; leave it out.")
     arrays = _one_layer(read_state_dict(source), prefix, ignore, feedthrough)
-    found = _parameters(arrays, real_transform, dt_transform)
+    directions = _output_vectors(arrays, bidirectional)
+    if not feedthrough:
+        arrays.pop("D", None)
+    found = _parameters(arrays, directions, real_transform, dt_transform)
     dtype = torch.float64 if any(a.dtype == torch.float64 for a in arrays.values()) else torch.float32
     discretization = _discretization(discretization, arrays)
     system = found.system()
-    C = found.C
     if (length := _length(kernel_length, arrays)) > 0:
-        C = torch.view_as_real(torch.from_numpy(_without_length_correction(system, length)))
+        freed = [_without_length_correction(system, C, length) for C in directions]
+        found = found._replace(C=freed[0], C_reverse=freed[1] if len(freed) > 1 else None)
     D = _feedthrough(arrays["D"], system.n_channels) if feedthrough else None
     layer = SSMLayer(
         system.n_channels,
@@ -113,12 +123,14 @@ def from_published(
         init=system,
         discretization=discretization,
         feedthrough=feedthrough,
+        bidirectional=found.C_reverse is not None,
+        reverse_lag=0 if found.C_reverse is None else 1,
         seed=0,
         **options,
     ).to(dtype)
     with torch.no_grad():
         held = dict(layer.named_parameters())
-        for name, value in found._replace(C=C)._asdict().items():
+        for name, value in found._asdict().items():
             if value is not None:
                 held[f"continuous.{name}"].copy_(value)
         if D is not None:
@@ -133,8 +145,9 @@ class _Parameters(NamedTuple):
     frequency: torch.Tensor
     log_dt: torch.Tensor
     B: torch.Tensor
-    C: torch.Tensor
     P: torch.Tensor | None
+    C: torch.Tensor
+    C_reverse: torch.Tensor | None
 
     def system(self) -> ContinuousSystem:
         B, C, P = (None if x is None else torch.view_as_complex(x).numpy() for x in (self.B, self.C, self.P))
@@ -175,9 +188,7 @@ def _one_layer(
     for entry in ignore:
         if entry not in passed:
             raise ParameterError(f"ignore has {entry!r}, which nothing under prefix {prefix!r} is called.")
-    if not feedthrough:
-        arrays.pop("D", None)
-    elif "D" not in arrays:
+    if feedthrough and "D" not in arrays:
         raise ParameterError(
             f"D is missing under prefix {prefix!r}: it stands beside the kernel. Shorten the prefix, or pass "
             "feedthrough=False for a layer without it."
@@ -212,11 +223,12 @@ def _is_output(name: str) -> bool:
     return name == "C" or name.endswith(".C")
 
 
-def _parameters(arrays: dict[str, torch.Tensor], real_transform: str, dt_transform: str) -> _Parameters:
+def _parameters(
+    arrays: dict[str, torch.Tensor], directions: list[torch.Tensor], real_transform: str, dt_transform: str
+) -> _Parameters:
     real, imaginary, sign = _diagonal_names(arrays)
     steps = _only_one(_STEPS, arrays, "the step sizes")
-    C = _output_vectors(arrays)
-    H, M = C.shape[:2]
+    H, M = directions[0].shape[:2]
     dt = arrays[steps]
     if dt.ndim == 2 and dt.shape[1] > 1:
         raise ParameterError(
@@ -255,8 +267,9 @@ def _parameters(arrays: dict[str, torch.Tensor], real_transform: str, dt_transfo
         frequency=each_channel(sign * arrays[imaginary]),
         log_dt=_logarithm(steps, dt.reshape(H), "dt_transform", dt_transform).double(),
         B=each_channel(B),
-        C=C.double().contiguous(),
         P=None if P is None else each_channel(P, 1),
+        C=directions[0],
+        C_reverse=directions[1] if len(directions) > 1 else None,
     )
 
 
@@ -277,27 +290,39 @@ def _diagonal_names(arrays: Mapping[str, torch.Tensor]) -> tuple[str, str, int]:
     return real, imaginary, sign
 
 
-def _output_vectors(arrays: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """C (H, M, 2)."""
+def _output_vectors(arrays: Mapping[str, torch.Tensor], bidirectional: bool | None) -> list[torch.Tensor]:
+    """C (H, M, 2) of each direction."""
     C = arrays["C"]
     if C.ndim == 3:
         C = C[None]
     if C.ndim != 4 or C.shape[-1] != 2 or 0 in C.shape:
         raise ShapeError(
-            f"C has shape {tuple(arrays['C'].shape)}; it is (1, H, N/2, 2) or (H, N/2, 2), real and imaginary parts "
-            "last."
+            f"C has shape {tuple(arrays['C'].shape)}; it is (1, H, N/2, 2) or (H, N/2, 2), bidirectional "
+            "(2, H, N/2, 2), real and imaginary parts last."
         )
-    if C.shape[0] > 1:
-        D = arrays.get("D")
-        both = D is not None and 2 * (D.shape[0] if D.ndim == 2 else 1) == C.shape[0]
-        why = (
-            "twice as many as D, so the layer is bidirectional: its second direction starts one step away from the "
-            "present one, that of SSMLayer at the present one, and no parameters make them equal"
-            if both
-            else "several outputs for each input, of which an SSMLayer has one"
+    channels, D = len(C), arrays.get("D")
+    if D is not None:
+        outputs = len(D) if D.ndim == 2 else 1
+        told = {outputs: False, 2 * outputs: True}.get(channels)
+        if told is not None and bidirectional not in (None, told):
+            raise ParameterError(
+                f"bidirectional is {bidirectional}, but C has {channels} channels and D {outputs}; leave it out."
+            )
+        bidirectional = told
+    elif channels == 2 and bidirectional is None:
+        raise ParameterError(
+            "C has 2 channels, and there is no D to tell whether they are two directions or two outputs. Pass "
+            "bidirectional=True, or of two outputs one alone: C[i : i + 1]."
         )
-        raise ParameterError(f"C has {C.shape[0]} channels, {why}. To take one alone, pass C[i : i + 1], and its D.")
-    return C[0]
+    if channels != (2 if bidirectional else 1):
+        if bidirectional and channels == 1:
+            raise ParameterError("bidirectional is True, but C has one channel: one direction. Leave it out.")
+        take = f"C[[i, i + {channels // 2}]]" if bidirectional else "C[i : i + 1]"
+        raise ParameterError(
+            f"C has {channels} channels, several outputs for each input, of which an SSMLayer has one. To take one "
+            f"alone, pass {take}, and its D[i : i + 1]."
+        )
+    return [part.double().contiguous() for part in C]
 
 
 def _only_one(names: tuple[str, ...], arrays: Mapping[str, torch.Tensor], what: str) -> str:
@@ -374,9 +399,9 @@ def _length_of_nodes(omega: torch.Tensor) -> int:
     raise ParameterError("omega does not hold nodes exp(-2 pi i k/L), k = 0 to L/2; pass kernel_length.")
 
 
-def _without_length_correction(system: ContinuousSystem, length: int) -> Array:
-    """C (H, M) from C̃ᵀ = Cᵀ(I − Ā^L), over both halves of every conjugate pair."""
-    A, _, corrected = system.full_matrices()
+def _without_length_correction(system: ContinuousSystem, C_tilde: torch.Tensor, length: int) -> torch.Tensor:
+    """C (H, M, 2) from C̃ᵀ = Cᵀ(I − Ā^L), over both halves of every conjugate pair."""
+    A, _, corrected = replace(system, C=torch.view_as_complex(C_tilde).numpy()).full_matrices()
     unit = np.eye(A.shape[-1])
     C = np.empty_like(system.C)
     # A channel at a time: the matrices of all of them can be larger than the layer by far.
@@ -385,7 +410,7 @@ def _without_length_correction(system: ContinuousSystem, length: int) -> Array:
         A_bar = np.linalg.solve(unit - half, unit + half)
         inverse = np.linalg.solve((unit - np.linalg.matrix_power(A_bar, length)).T, corrected[h])
         C[h] = inverse[: system.n_modes]
-    return C
+    return torch.view_as_real(torch.from_numpy(C))
 
 
 def _feedthrough(D: torch.Tensor, H: int) -> torch.Tensor:

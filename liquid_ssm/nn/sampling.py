@@ -9,8 +9,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ParameterError, ShapeError, UnstableRecurrence
-from ..modes import initial_state
-from ..problem import ModeSpec
+from ..modes import State, initial_state
+from ..problem import ModeSpec, commutes
 from ..tensors import has_numbers
 from .discretize import Discrete
 from .parameters import ContinuousParameters
@@ -29,16 +29,20 @@ def scan_sampled(
     u: torch.Tensor,
     dt: torch.Tensor,
     state: Any = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, Any]:
     """Outputs and final state where step k has Ā(dt_k δt) and B̄(dt_k δt), in the liquid term too.
 
     Steps are discretised and computed some tens at a time, and again on the way back, so memory does not grow with the
     length beyond u, y and a state per chunk.
 
+    `kb` over all index tuples moves every Ā in front of every B̄: for a diagonal system, whose matrices commute, this
+    changes nothing, and it is `truncated`, with one step size or with many.
+
     Args:
         parameters: the continuous system.
         method: `euler` or `bilinear`, for `diagonal` and `mimo` also `zoh`.
-        spec: mode `s4`, `liquid` or `truncated`.
+        spec: mode `s4`, `liquid` or `truncated`; of order 1 any; for `diagonal` also `kb` over all index tuples
+            without window.
         u: (batch, H, L).
         dt: factors of δt, (batch, L), positive.
         state: as in `liquid_ssm.apply`.
@@ -50,10 +54,12 @@ def scan_sampled(
         ShapeError, ParameterError: dt does not fit or is not positive, or a mode whose terms belong to one step size.
         UnstableRecurrence: the state left the range of the dtype.
     """
-    if spec.mode not in MODES:
+    structured = spec.mode not in MODES
+    if structured and spec.order > 1 and not commutes(parameters.structure, spec):
         raise ParameterError(
-            f"{spec.label} is defined by powers of one Ā and B̄ (Eq. 13 to 15), which per-step intervals do not have; "
-            f"allowed with dt: {', '.join(MODES)}. For one interval everywhere use rate."
+            f"{spec.label} of a {parameters.structure} system is defined by powers of one Ā and B̄ (Eq. 13 to 15), "
+            f"which per-step intervals do not have; allowed with dt: {', '.join(MODES)}, and for diagonal systems kb "
+            "with correlations='all' and no window. For one interval everywhere use rate."
         )
     batch, _, length = u.shape
     if tuple(dt.shape) != (batch, length):
@@ -63,15 +69,18 @@ def scan_sampled(
         raise ParameterError(
             f"dt times rate holds {float(bad[0]):.3g}; intervals are positive factors of the step size."
         )
-    system = parameters.system("euler" if method == "zoh" else method)  # for its shapes
-    x = initial_state(system, spec, u, state)
+    # Ā of a single step is never a full matrix.
+    x = initial_state(parameters.sizes("euler"), spec, u, state)
+    terms = spec
+    if structured:
+        terms, x = ModeSpec("truncated", spec.order), x.x
     share = max(1, batch * parameters.n_channels * parameters.n_modes)
     steps = max(1, min(_STEPS, _ELEMENTS // share))
     y = []
     recorded = torch.is_grad_enabled()
     for start in range(0, length, steps):
         piece = (u[..., start : start + steps].movedim(-1, 0), dt[:, start : start + steps].mT, x)
-        run = _Chunk(parameters, method, spec)
+        run = _Chunk(parameters, method, terms)
         part, x = checkpoint(run, *piece, use_reentrant=False) if recorded else run(*piece)
         y.append(part)
     whole = torch.cat(y).movedim(0, -1) if y else torch.zeros_like(u)
@@ -84,7 +93,7 @@ def scan_sampled(
             channel=first[1],
             input_bound=None,
         )
-    return whole, x
+    return whole, State(x) if structured else x
 
 
 class _Chunk:

@@ -250,8 +250,10 @@ def test_padding_and_intervals_are_those_of_the_call() -> None:
     assert by_dt.backend == "torch, step by step (dt)"
 
 
-def test_both_directions_are_looked_at() -> None:
-    layer, u = layer_of(bidirectional=True, mode="s4", feedthrough=False), normal(1, 30, 2)
+@pytest.mark.parametrize("lag", [0, 1])
+def test_both_directions_are_looked_at(lag: int) -> None:
+    layer = layer_of(bidirectional=True, reverse_lag=lag, mode="s4", feedthrough=False)
+    u = normal(1, 30, 2)
     with torch.no_grad(), recorded_inputs(layer) as inputs:
         y = layer(u)
         largest, found = _Fine(layer, inputs[0], u.mT).by_order(1)

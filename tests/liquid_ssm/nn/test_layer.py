@@ -9,9 +9,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import liquid_ssm as ls
-from liquid_ssm.nn import SSMLayer
+from liquid_ssm.nn import ContinuousParameters, SSMLayer
 
 PARAMETERS = {"continuous.log_decay", "continuous.frequency", "continuous.log_dt", "continuous.B", "continuous.C", "D"}
 
@@ -131,8 +132,15 @@ def test_a_bidirectional_layer_adds_the_reversed_run_of_its_second_output_vector
     forwards.bidirectional = False
     both = forwards(u) + backwards(u.flip(1)).flip(1)
     assert torch.allclose(layer(u), both, rtol=0, atol=1e-6)
+    layer.reverse_lag = 1
+    later = nn.functional.pad(backwards(u.flip(1)).flip(1)[:, 1:], (0, 0, 0, 1))
+    assert torch.allclose(layer(u), forwards(u) + later, rtol=0, atol=1e-6)
     lengths = torch.tensor([21, 9])
-    assert torch.allclose(layer(u, lengths)[1, :9], layer(u[1:, :9])[0], rtol=0, atol=1e-6)
+    for lag, side in ((0, "right"), (0, "left"), (1, "right"), (1, "left")):
+        layer.reverse_lag = lag
+        row, at = (u[1:, :9], slice(9)) if side == "right" else (u[1:, 12:], slice(12, 21))
+        assert torch.allclose(layer(u, lengths, padding=side)[1, at], layer(row)[0], rtol=0, atol=1e-6)
+        assert layer(u[:, :0]).shape == (2, 0, 3)
     layer(u).sum().backward()
     assert layer.continuous.C_reverse.grad.abs().max() > 0
     for call in (
@@ -263,9 +271,79 @@ def test_an_overflow_is_an_error_and_no_nan(make_layer, make_signal):
             call(100 * make_signal(1, 400) + 200)
 
 
+NOT_FINITE = [
+    (structure, name)
+    for structure in ("diagonal", "dplr", "mimo", "dense")
+    for name in ("log_decay", "frequency", "log_dt", "B", "C", "D", *(["P"] if structure in ("dplr", "dense") else []))
+]
+
+
+@pytest.mark.parametrize(("structure", "name"), NOT_FINITE)
+def test_parameters_that_are_not_finite_are_named(structure, name, make_layer, make_signal):
+    layer, u = make_layer(structure), make_signal()
+    full = name if name == "D" else f"continuous.{name}"
+    values = dict(layer.named_parameters())[full].data
+    # The middle channel, where the parameter belongs to one.
+    owned = structure != "mimo" or name in ("B", "C", "D")
+    middle = values.select(1 if name == "P" or (structure, name) == ("mimo", "B") else 0, 1)
+    middle[(0,) * middle.ndim] = torch.nan
+    calls = [lambda: layer(u), lambda: layer(u, torch.tensor([21, 3]))]
+    if name != "D":  # which a step without gradients adds unseen
+        calls.append(lambda: layer.step(u[:, 0]))
+    if structure != "dense":
+        calls.append(lambda: layer(u, dt=torch.ones(2, 21)))
+    for call in calls:
+        for gradients in (True, False):
+            with torch.set_grad_enabled(gradients), pytest.raises(ls.UnstableRecurrence) as raised:
+                call()
+            assert f"NaN or infinite values: {full} (1 of {values.numel()} numbers). Training has diverged" in str(
+                raised.value
+            )
+            assert (raised.value.step, raised.value.channel) == (0, 1 if owned else 0)
+
+
+def test_training_that_diverges_says_what_to_do(make_layer, make_signal):
+    layer, u = make_layer(bidirectional=True), make_signal()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=torch.inf)
+    layer(u).square().sum().backward()
+    optimizer.step()
+    with pytest.raises(ls.UnstableRecurrence, match=r"C_reverse \(.* numbers\)\. .* learning rate .* clip .* max_gain"):
+        layer(u)
+
+
+def test_parameters_are_not_looked_at_where_all_is_well(make_layer, make_signal, monkeypatch):
+    def fail(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("liquid_ssm.nn.layer.require_finite_parameters", fail)
+    layer, u = make_layer(), make_signal()
+    layer(u).sum().backward()
+    with torch.no_grad():
+        layer.step(u[:, 0])
+        # A sum of D that overflows is no D that is not finite.
+        monkeypatch.undo()
+        layer.D.fill_(3e38)
+        assert bool(torch.isfinite(layer(0 * u)).all())
+
+
+def test_the_state_at_rest_is_known_without_discretising(kind, make_layer, monkeypatch):
+    layer = make_layer(*kind)
+    like = torch.empty(2, 3, 0)
+    expected = ls.modes.initial_state(layer.system(), layer.spec, like, None)
+
+    def fail(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(ContinuousParameters, "system", fail)
+    monkeypatch.setattr(ContinuousParameters, "discretize", fail)
+    assert same(layer.initial_state(2), expected)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"reverse_lag": 1}, "reverse_lag is 1; it is 0 or, with bidirectional=True, 1"),
+        ({"reverse_lag": 2, "bidirectional": True}, "reverse_lag is 2"),
         ({"structure": "triangular"}, "structure 'triangular'"),
         ({"init": "hippo"}, "init 'hippo'"),
         ({"init": "legs", "structure": "diagonal"}, "init 'legs' is of structure 'dplr'"),

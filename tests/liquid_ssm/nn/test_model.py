@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import liquid_ssm as ls
-from liquid_ssm.nn import SequenceModel, SSMLayer
+from liquid_ssm.nn import Block, SequenceModel, SSMLayer
+from liquid_ssm.nn.padding import mask
 
 LENGTHS = torch.tensor([20, 13, 7])
 # 20 steps of at most 20 roundings in each of 2 layers, and norms, gates and maps of 8 features between them, below 2000
@@ -51,6 +52,41 @@ def test_padding_has_no_influence_on_either_side(pooling, norm, prenorm, in_doub
     assert torch.equal(
         found(changed, LENGTHS)[: None if pooling != "none" else 1], y[: None if pooling != "none" else 1]
     )
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_lengths_are_checked_once_for_the_whole_model(norm, monkeypatch):
+    calls = []
+    for module in ("layer", "block", "model"):
+
+        def counted(*given, module=module):
+            calls.append(module)
+            return mask(*given)
+
+        monkeypatch.setattr(f"liquid_ssm.nn.{module}.mask", counted)
+    found, u = model(norm=norm), inputs()
+    y = found(u, LENGTHS)
+    assert calls == ["model"]
+    # Blocks and layers by themselves check as well, and so do those that have a forward of their own.
+    calls.clear()
+    alone = found.blocks[0](found.encoder(u), LENGTHS)
+    assert calls == ["block"]
+    found.blocks[0].layer(found.encoder(u), LENGTHS)
+    assert calls == ["block", "layer"]
+
+    class Own(SSMLayer):
+        def forward(self, u, lengths=None, state=None, rate=1.0, dt=None, *, padding="right", return_state=False):
+            return super().forward(u, lengths, state, rate, dt, padding=padding, return_state=return_state)
+
+    class OwnBlock(Block):
+        def forward(self, x, lengths=None, state=None, rate=1.0, dt=None, *, padding="right", return_state=False):
+            return super().forward(x, lengths, state, rate, dt, padding=padding, return_state=return_state)
+
+    found.blocks[0].layer.__class__, found.blocks[1].__class__ = Own, OwnBlock
+    calls.clear()
+    assert torch.equal(found(u, LENGTHS), y)
+    assert calls == ["model", "layer", "block"]
+    assert torch.equal(found.blocks[0](found.encoder(u), LENGTHS), alone)
 
 
 def test_padding_has_no_influence_in_training_with_batch_norm():
@@ -164,6 +200,7 @@ def test_the_whole_model_compiles_as_one_graph(pooling, in_double):
     compiled = torch.compile(found, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         assert torch.allclose(compiled(u), found(u), rtol=0, atol=NEAR)
+        assert torch.allclose(compiled(u, LENGTHS), found(u, LENGTHS), rtol=0, atol=NEAR)
         state = found.initial_state(3)
         step = torch.compile(found.step, fullgraph=True, backend="aot_eager")
         y, _ = step(u[:, 0], state)

@@ -61,8 +61,9 @@ def test_rows_are_what_they_are_by_themselves(mode, side, given, make_layer, mak
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_intervals_move_with_their_rows(side, make_layer, make_signal):
-    layer, u = make_layer(), make_signal(5)
+@pytest.mark.parametrize("mode", ["liquid", "kb-all"])
+def test_intervals_move_with_their_rows(side, mode, make_layer, make_signal):
+    layer, u = make_layer("diagonal", mode), make_signal(5)
     dt = 0.5 + torch.rand(5, 21, generator=torch.Generator().manual_seed(1))
     given = padded(dt[..., None], side)[..., 0]
     y, final = layer(padded(u, side), LENGTHS, dt=given, padding=side, return_state=True)

@@ -137,10 +137,10 @@ def test_float32_arrays_are_copied_bit_for_bit(case):
     assert bound.max() < 1e-4 * abs(g["K"]).max()
 
 
-def corrected(case, length):
+def corrected(case, length, C=None):
     """C̃ = Cᵀ(I − Ā^L) by its definition, and the bound of `from_published` on what undoing it does to K."""
     g = golden(case)
-    A, B, full = ContinuousSystem(g["w"], g["B"], g["C"], g["dt"], g["P"]).full_matrices()
+    A, B, full = ContinuousSystem(g["w"], g["B"], g["C"] if C is None else C, g["dt"], g["P"]).full_matrices()
     N = A.shape[-1]
     unit = np.eye(N)
     C, bound = [], []
@@ -338,8 +338,74 @@ def test_options_reach_the_layer():
     trained = {name for name, p in layer.named_parameters() if p.requires_grad}
     assert trained == {"continuous.B", "continuous.C", "continuous.P"}
     assert imported(version4(SMALL[0])).spec.mode == "s4"
-    with pytest.raises(ParameterError, match="n_state, bidirectional: decided by the arrays"):
-        imported(version4(SMALL[0]), n_state=8, bidirectional=True)
+    with pytest.raises(ParameterError, match="n_state, reverse_lag: decided by the arrays"):
+        imported(version4(SMALL[0]), n_state=8, reverse_lag=1)
+
+
+def both_directions(case, names, length):
+    """The arrays of a bidirectional layer, C of S4 as it is after a run of that length, and K of each direction."""
+    g = golden(case)
+    P = g.get("P")
+    channels = [g["C"], 0.5 * g["C"][:, ::-1] + 0.25]
+    kernels, bounds = [], []
+    for C in channels:
+        system = ContinuousSystem(g["w"], g["B"], C, g["dt"], P).discretize(discretization(case))
+        kernels.append(get_backend("numpy").kernel(system, length))
+    stored = channels
+    if P is not None:
+        stored, bounds = zip(*(corrected(case, length, C) for C in channels), strict=True)
+    arrays = names(case, C=stored[0], length=length) | {"C": pairs(np.stack(stored))}
+    H = len(g["w"])
+    arrays = {f"kernel.{name}": values for name, values in arrays.items()} | {"D": np.arange(1.0, H + 1)[None]}
+    return arrays, np.stack(kernels), np.max(bounds, 0) if P is not None else np.zeros(H)
+
+
+def published_bidirectional(kernels, D, u):
+    """y of u (batch, H, L) as versions 1 to 4 compute it: one kernel of 2L, one FFT of 2L."""
+    L = u.shape[-1]
+    forward, backward = kernels
+    K = np.pad(forward, ((0, 0), (0, L))) + np.pad(backward[:, ::-1], ((0, 0), (L, 0)))
+    y = np.fft.irfft(np.fft.rfft(u, 2 * L) * np.fft.rfft(K, 2 * L), 2 * L)[..., :L]
+    return y + D[:, None] * u
+
+
+@pytest.mark.parametrize("names", [version3, version4])
+@pytest.mark.parametrize("case", SMALL)
+def test_a_bidirectional_layer_gives_the_published_outputs(case, names):
+    L = golden(case)["K"].shape[1]
+    arrays, kernels, bound = both_directions(case, names, L)
+    u = np.random.default_rng(0).normal(size=(2, kernels.shape[1], L))
+    expected = published_bidirectional(kernels, arrays["D"][0], u)
+    layer = imported(arrays, case, feedthrough=True)
+    assert (layer.bidirectional, layer.reverse_lag) == (True, 1)
+    found = layer(torch.tensor(u).transpose(1, 2)).detach().transpose(1, 2).numpy()
+    # Both kernels within 1e-12 of max|K| and twice the bound of the length correction; each of the 2L products of y
+    # takes part in at most 20 roundings, recurrence or FFT, 20 u = 3e-15.
+    each = 2e-12 * abs(kernels).max() + 2 * bound[:, None]
+    allowed = each * abs(u).sum(-1, keepdims=True) + 8 * U * abs(expected)
+    assert (abs(found - expected) <= allowed).all()
+    # It is not what a second direction that begins at the present input gives.
+    layer.reverse_lag = 0
+    other = layer(torch.tensor(u).transpose(1, 2)).detach().transpose(1, 2).numpy()
+    assert abs(other - expected).max() > 1e3 * allowed.max()
+    # Orders above the first are new, the linear part is not.
+    linear = imported(arrays, case, feedthrough=True, mode="truncated", order=1)
+    found = linear(torch.tensor(u).transpose(1, 2)).detach().transpose(1, 2).numpy()
+    assert (abs(found - expected) <= allowed).all()
+
+
+def test_without_d_one_must_say_that_there_are_two_directions():
+    case = SMALL[2]
+    arrays, kernels, _ = both_directions(case, version4, 64)
+    u = np.random.default_rng(0).normal(size=(1, 3, 64))
+    for given in (arrays, {name: values for name, values in arrays.items() if name != "D"}):
+        layer = imported(given, case, bidirectional=True)
+        assert layer.D is None
+        found = layer(torch.tensor(u).transpose(1, 2)).detach().transpose(1, 2).numpy()
+        expected = published_bidirectional(kernels, np.zeros(3), u)
+        assert (abs(found - expected) <= 2e-12 * abs(kernels).max() * abs(u).sum(-1, keepdims=True)).all()
+    # With a D in the file, it tells.
+    assert imported(arrays, case).bidirectional
 
 
 def test_nothing_random_is_drawn():
@@ -374,10 +440,27 @@ REFUSED = [
     (version4, lambda a: a, {"feedthrough": True}, ParameterError, "D is missing under prefix ''"),
     (version4, lambda a: a, {"discretization": "zoh"}, ParameterError, "is 'zoh', but the published layer of these"),
     (version4, lambda a: a, {"discretization": "euler"}, ParameterError, "unknown discretization 'euler'; allowed: b"),
-    (version4, changed(C=lambda a: twice(a["C"])), {}, ParameterError, "C has 2 channels, several outputs"),
+    (version4, changed(C=lambda a: twice(a["C"])), {}, ParameterError, "C has 2 channels, and there is no D to tell"),
     (
-        version4, changed(C=lambda a: twice(a["C"]), D=lambda a: np.ones((1, 3))), {"feedthrough": True},
-        ParameterError, "C has 2 channels, twice as many as D, so the layer is bidirectional",
+        version4, changed(C=lambda a: twice(a["C"])), {"bidirectional": False}, ParameterError,
+        r"C has 2 channels, several outputs .*C\[i : i \+ 1\], and its D",
+    ),
+    (version4, lambda a: a, {"bidirectional": True}, ParameterError, "True, but C has one channel: one direction"),
+    (
+        version4, changed(D=lambda a: np.ones((1, 3))), {"bidirectional": True}, ParameterError,
+        "bidirectional is True, but C has 1 channels and D 1; leave it out",
+    ),
+    (
+        version4, changed(C=lambda a: twice(a["C"]), D=lambda a: np.ones((1, 3))), {"bidirectional": False},
+        ParameterError, "bidirectional is False, but C has 2 channels and D 1",
+    ),
+    (
+        version4, changed(C=lambda a: twice(twice(a["C"])), D=lambda a: np.ones((2, 3))), {"feedthrough": True},
+        ParameterError, r"C has 4 channels, several outputs .* C\[\[i, i \+ 2\]\], and its D",
+    ),
+    (
+        version4, changed(C=lambda a: twice(a["C"]), D=lambda a: np.ones((2, 3))), {"feedthrough": True},
+        ParameterError, r"C has 2 channels, several outputs .* C\[i : i \+ 1\], and its D",
     ),
     (version4, changed(inv_dt=lambda a: np.ones((3, 4))), {}, ParameterError, "a step size for each mode"),
     (version4, changed(inv_dt=lambda a: np.ones(2)), {}, ShapeError, r"inv_dt has shape \(2,\); with C for 3"),

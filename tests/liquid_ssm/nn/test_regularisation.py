@@ -16,13 +16,6 @@ from liquid_ssm.nn.stability import gain, input_limit
 
 EPS = torch.finfo(torch.float32).eps
 
-STRUCTURES = {
-    "diagonal": {},
-    "dplr": {"structure": "dplr"},
-    "dense": {"structure": "dplr", "discretization": "zoh"},
-    "mimo": {"structure": "mimo"},
-}
-
 
 def layer_of(n_channels: int = 3, n_state: int = 8, **options: Any) -> SSMLayer:
     return SSMLayer(n_channels, n_state, **{"backend": "first", "seed": 1, "liquid_scale": 1.0, **options})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 
 import liquid_ssm as ls
-from liquid_ssm.nn import sampling
+from liquid_ssm.nn import ContinuousParameters, sampling
 
 KINDS = [
     (structure, mode, method)
@@ -90,10 +92,67 @@ def test_memory_does_not_hold_the_states_of_all_steps(make_layer, make_signal):
     assert (kept(2048) - kept(1024)) / 1024 <= 8 * 4 * 4 + 4 * 16 * 8 / 64
 
 
-@pytest.mark.parametrize("mode", ["kb-all", "kb-adjacent", "pb-all", "pb-adjacent"])
-def test_modes_of_one_step_size_are_refused(mode, make_layer, make_signal):
-    with pytest.raises(ls.ParameterError, match="s4, liquid, truncated"):
-        make_layer("diagonal", mode)(make_signal(), dt=torch.ones(2, 21))
+@pytest.mark.parametrize("order", [2, 3])
+def test_kb_over_all_tuples_of_a_diagonal_system_is_truncated(order, make_layer, make_signal, exact, in_double):
+    layer, twin = (make_layer("diagonal", mode, order=order) for mode in ("kb-all", "truncated"))
+    u, dt = make_signal(2, 12).double(), intervals(2, 12)
+    # The oracle has every Ā in front of every B̄.  Tolerances here and below as for single steps.
+    assert np.allclose(layer(u, dt=torch.ones(2, 12)).detach().numpy(), exact(layer, u)[0], rtol=0, atol=1e-12)
+    found, final = layer(u, dt=dt, return_state=True)
+    expected, last = twin(u, dt=dt, return_state=True)
+    assert torch.equal(found, expected)
+    assert isinstance(final, ls.State)
+    assert torch.equal(final.x, last)
+    first, state = layer.prefill(u[:, :7], dt=dt[:, :7])
+    second, _ = layer.prefill(u[:, 7:], state, dt=dt[:, 7:])
+    assert torch.allclose(torch.cat([first, second], 1), found, rtol=0, atol=1e-13)
+    # By definition: over all tuples, every transition after the oldest input, and the inputs' own B̄.
+    A_bar, B_bar, *_ = layer.continuous.discretize("bilinear", dt[0])
+    C = torch.view_as_complex(layer.continuous.C)
+    total = layer.D * u[0, 11]
+    for p in range(1, order + 1):
+        for tuple_ in combinations(range(12), p):
+            between = [k for k in range(tuple_[0] + 1, 12) if k not in tuple_]
+            terms = (B_bar[list(tuple_)] * u[0, list(tuple_), :, None]).prod(0) * A_bar[between].prod(0)
+            total = total + 2 * (C * terms).real.sum(-1)
+    assert torch.allclose(found[0, 11], total, rtol=0, atol=1e-12)
+    assert (layer(u, dt=dt) - make_layer("diagonal", "s4")(u, dt=dt)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["kb-all", "kb-adjacent", "pb-all", "pb-window"])
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+def test_the_first_order_of_every_mode_is_s4(structure, mode, make_layer, make_signal, in_double):
+    layer, u, dt = make_layer(structure, mode, order=1), make_signal().double(), intervals(2, 21)
+    found, final = layer(u, dt=dt, return_state=True)
+    expected, last = make_layer(structure, "s4")(u, dt=dt, return_state=True)
+    assert torch.equal(found, expected)
+    assert torch.equal(final.x[:, 0], last)
+
+
+@pytest.mark.parametrize(
+    ("structure", "mode"),
+    [
+        ("diagonal", "kb-adjacent"), ("diagonal", "kb-window"), ("diagonal", "pb-all"), ("diagonal", "pb-adjacent"),
+        ("dplr", "kb-all"), ("dplr", "pb-all"),
+    ],
+)  # fmt: skip
+def test_modes_of_one_step_size_are_refused(structure, mode, make_layer, make_signal):
+    with pytest.raises(ls.ParameterError, match=f"{structure} system .* s4, liquid, truncated, and for diagonal"):
+        make_layer(structure, mode)(make_signal(), dt=torch.ones(2, 21))
+
+
+def test_one_discretisation_per_step_and_none_besides(make_layer, make_signal, monkeypatch):
+    layer, sizes = make_layer(), []
+    discretize = ContinuousParameters.discretize
+
+    def counted(self, method, rate=1.0, **options):
+        sizes.append(tuple(rate.shape))
+        return discretize(self, method, rate, **options)
+
+    monkeypatch.setattr(ContinuousParameters, "discretize", counted)
+    monkeypatch.setattr(ContinuousParameters, "system", None)
+    layer(make_signal(2, 70), dt=torch.ones(2, 70))
+    assert sizes == [(64, 2), (6, 2)]
 
 
 @pytest.mark.parametrize(
