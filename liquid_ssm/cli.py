@@ -1,4 +1,5 @@
-"""The command line: `liquid-ssm verify`, `select`, `explain`, `certificates`, `claims`, `certify`, `bench`, `info`.
+"""The command line: `liquid-ssm verify`, `select`, `explain`, `certificates`, `claims`, `certify`, `bench`, `info`,
+`generate`, `train`, `evaluate`, `plot`.
 
 Exit codes: 0 everything within bounds, 1 something was not (or could not be decided), 2 usage or input error.
 Results go to standard output, progress and errors to standard error; with `--json -` standard output carries the
@@ -19,9 +20,13 @@ from .certificates_command import certificates
 from .claims.command import claims
 from .console import check_folder, check_target, progress, write_json, writing
 from .errors import LiquidSSMError, OracleInconclusive, ParameterError, unknown_name
+from .generate.command import generate
 from .info import info
 from .problem import CORRELATIONS, DEFAULT_ORDER, DTYPES, MODES, ModeSpec
 from .select_command import explain, select
+from .train.command import train
+from .train.evaluate_command import evaluate
+from .train.plot_command import plot
 
 if TYPE_CHECKING:
     from .signals import Signal
@@ -320,6 +325,10 @@ app.command()(info)
 app.command()(select)
 app.command()(explain)
 app.add_typer(certificates)
+app.command()(generate)
+app.command()(train)
+app.command()(evaluate)
+app.command()(plot)
 
 
 @app.command()

@@ -55,7 +55,10 @@ def read_generated(folder: Path) -> Generated | None:
     if not path.is_file():
         return None
     try:
-        return Generated(**json.loads(path.read_text(encoding="utf-8")))
+        found = Generated(**json.loads(path.read_text(encoding="utf-8")))
+        if not all(type(count) is int and count >= 0 for count in dict(found.counts).values()):
+            raise ValueError("counts are not whole numbers")
+        return found
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); generate the folder again.") from None
 
@@ -82,10 +85,14 @@ def check_sums(folder: Path, said: Callable[[int, int, str], None] | None = None
     listed = folder / CHECK_SUMS
     if not listed.is_file():
         return 0
-    lines = listed.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = listed.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{listed} cannot be read ({error}); get the data again.") from None
     for i, line in enumerate(lines, start=1):
-        wanted, mark, name = line.partition("  ")
-        if not mark or len(wanted) != 64:
+        # `sha256sum --binary` writes a star for the second blank.
+        wanted, mark, name = line[:64], line[64:66], line[66:]
+        if mark not in ("  ", " *") or not name:
             raise DataError(f"{listed}, line {i}, is {line!r}; expected a SHA-256, two blanks and a name.")
         path = folder / name
         if not path.is_file():
@@ -94,7 +101,7 @@ def check_sums(folder: Path, said: Callable[[int, int, str], None] | None = None
             found = sha256(path)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-        if found != wanted:
+        if found != wanted.lower():
             raise DataError(
                 f"{path} is not the file that {CHECK_SUMS} lists: SHA-256 {found[:16]}…, expected {wanted[:16]}…. It "
                 "is damaged or was changed; get it again."
@@ -102,3 +109,16 @@ def check_sums(folder: Path, said: Callable[[int, int, str], None] | None = None
         if said is not None:
             said(i, len(lines), name)
     return len(lines)
+
+
+def sparse(said: Callable[[int, int, str], None] | None) -> Callable[[int, int, str], None]:
+    """`said`, told at most a hundred times of what may be many thousands of steps; for None nothing is."""
+    last = -1
+
+    def some(done: int, total: int, what: str) -> None:
+        nonlocal last
+        if said is not None and done * 100 // max(total, 1) != last:
+            last = done * 100 // max(total, 1)
+            said(done, total, what)
+
+    return some

@@ -7,12 +7,15 @@ try:
 except ModuleNotFoundError as missing:
     raise BackendUnavailable("liquid_ssm.nn needs torch. Run: pip install 'liquid-ssm[torch]'") from missing
 
+from .baselines import LSTM, Transformer
 from .block import Block
+from .build import MODEL_NAMES, ModelConfig, build, n_parameters, width_for
 from .diagnosis import Diagnosis, diagnose
 from .export import SplitRealForward, SplitRealStep, join_state, split_state
 from .layer import SSMLayer
 from .liquid_time_constant import LTC, Linearised, linearised
 from .model import ModelState, SequenceModel
+from .model_file import LoadedModel, load_model, save_model
 from .models import (
     MODELS,
     dss,
@@ -32,23 +35,31 @@ from .models import (
     s5,
 )
 from .optim import parameter_groups
+from .pair import PairModel
 from .parameters import ContinuousParameters
 from .published import from_published
 from .regularisation import gain_penalty, recorded_inputs
 from .stability import gain, input_limit
 
 __all__ = [
+    "LSTM",
     "LTC",
     "MODELS",
+    "MODEL_NAMES",
     "Block",
     "ContinuousParameters",
     "Diagnosis",
     "Linearised",
+    "LoadedModel",
+    "ModelConfig",
     "ModelState",
+    "PairModel",
     "SSMLayer",
     "SequenceModel",
     "SplitRealForward",
     "SplitRealStep",
+    "Transformer",
+    "build",
     "diagnose",
     "dss",
     "from_published",
@@ -63,7 +74,9 @@ __all__ = [
     "liquid_s4_pb",
     "liquid_s4_truncated",
     "liquid_s5",
+    "load_model",
     "ltc",
+    "n_parameters",
     "parameter_groups",
     "recorded_inputs",
     "s4_fout",
@@ -73,5 +86,7 @@ __all__ = [
     "s4d_legs",
     "s4d_lin",
     "s5",
+    "save_model",
     "split_state",
+    "width_for",
 ]

@@ -85,6 +85,11 @@ class TaskData(LightningDataModule, ABC):
                 raise ParameterError(f"{name} is {value}; at least 1 is needed.")
         if workers < 0:
             raise ParameterError(f"workers is {workers}; 0 loads in the process itself.")
+        for part, most in (limit or {}).items():
+            if part not in ("train", "validation", "test"):
+                raise unknown_name("part of the data", part, ("train", "validation", "test"))
+            if most is not None and most < 1:
+                raise ParameterError(f"limit of {part} is {most}; at least 1 sample is needed.")
         known = {**SHARED_DEVIATIONS, **self.task.deviations}
         wanted = set(known) if "all" in as_published else set(as_published)
         for name in sorted(wanted - set(known)):
@@ -150,6 +155,8 @@ class TaskData(LightningDataModule, ABC):
             collate_fn=partial(collate, rate=float(self.every)),
             num_workers=self.workers,
             persistent_workers=False,
+            # Its own: making an iterator must not draw from torch's generator, whose state is part of a checkpoint.
+            generator=torch.Generator().manual_seed(self.seed),
         )
         loader.order = order
         return loader

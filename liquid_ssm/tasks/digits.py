@@ -13,8 +13,8 @@ from .task import CLASSIFICATION, Task
 
 class _Digits(TensorDataset):
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        u, label = super().__getitem__(index)
-        return Sample(u, int(label))
+        u, labels = self.tensors
+        return Sample(u[index], int(labels[index]))
 
 
 class Digits(TaskData):

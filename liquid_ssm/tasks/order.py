@@ -69,8 +69,14 @@ class ResumableLoader(DataLoader[Any]):
     """A `DataLoader` over a `BatchOrder` whose position Lightning keeps in its checkpoints."""
 
     order: BatchOrder
+    # A position that was loaded holds for one iteration.
+    loaded = False
 
     def __iter__(self) -> Any:
+        if not self.loaded:
+            # An iteration that was broken off, such as Lightning's sanity check of validation, leaves no mark.
+            self.order.done = 0
+        self.loaded = False
         for batch in super().__iter__():
             # Counted as it is handed out: workers draw indices ahead of it.
             self.order.done += 1
@@ -84,3 +90,4 @@ class ResumableLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on there: the next iteration starts with the batch that was not handed out yet."""
         self.order.epoch, self.order.done = state["epoch"], state["done"]
+        self.loaded = True

@@ -1,0 +1,1 @@
+"""Training on the paper's tasks: presets, runs, evaluation, plots."""

@@ -1,0 +1,236 @@
+"""What a run keeps as it goes: checkpoints to go on from, the best model, one row of metrics per epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from ..environment import package_version
+from ..errors import CheckpointError
+
+VERSION = 1
+METRICS, CHECKPOINTS, LAST, BEST = "metrics.csv", "checkpoints", "last.ckpt", "best.ckpt"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file in one go: a reader, and whoever comes after a crash or on a full disk, sees the old or the new.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there stays.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        kept = f"; the last good one, {path}, is still there" if path.is_file() else ""
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror}{kept}. Make room or choose another folder, and go on with "
+            "--resume."
+        ) from error
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are complete or not there."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """As `write_whole`."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(Path(path), content.getvalue())
+
+
+def read_checkpoint(path: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint of this run, read without running anything that it holds.
+
+    Args:
+        path: as a run wrote it.
+        configuration: of the run, of which it must be.
+
+    Raises:
+        CheckpointError: it is damaged, of another version, or of another run.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        said = held["liquid_ssm"]
+        version, package, of = said["version"], said["package"], said["configuration"]
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint of `liquid-ssm train` ({said}); delete it to start that seed again."
+        ) from None
+    if version != VERSION:
+        raise CheckpointError(
+            f"{path} has format {version}, written by liquid-ssm {package}; this version has format {VERSION}. Go on "
+            "with the version that wrote it."
+        )
+    differing = [name for name in sorted({*of, *configuration}) if of.get(name) != configuration.get(name)]
+    if differing:
+        said = "; ".join(f"{name} was {of.get(name)!r}, now {configuration.get(name)!r}" for name in differing)
+        raise CheckpointError(f"{path} is of another run: {said}. Start that one in a folder of its own.")
+    return dict(held)
+
+
+class Keeper(Callback):
+    """Writes `metrics.csv`, checkpoints and the best model of one seed, and keeps the generators' states.
+
+    Args:
+        folder: of the seed.
+        metric: `accuracy` or `rmse`.
+        about: what a checkpoint says of itself: configuration and model.
+        save_best: writes the model that is the best so far.
+        save_every: steps between checkpoints within an epoch; None for none.
+        patience: epochs without a better validation after which training stops.
+
+    Attributes:
+        rows: one per epoch that is finished.
+        best: the best validation metric so far, and its epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        metric: str,
+        about: Mapping[str, Any],
+        save_best: Callable[[int, float], None],
+        *,
+        save_every: int | None = None,
+        patience: int | None = None,
+    ) -> None:
+        self.folder, self.metric, self.about, self.save_best = folder, metric, dict(about), save_best
+        self.save_every, self.patience = save_every, patience
+        self.rows: list[dict[str, Any]] = []
+        self.best: tuple[float, int] | None = None
+        self._seconds, self._since = 0.0, 0.0
+        self._generators: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        # Lightning asks while it makes a checkpoint: the states are those of that moment.
+        return {
+            "rows": self.rows,
+            "best": None if self.best is None else list(self.best),
+            "seconds": self._spent(),
+            "generators": generator_states(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+        best = state_dict["best"]
+        self.best = None if best is None else (float(best[0]), int(best[1]))
+        self._seconds = float(state_dict["seconds"])
+        self._generators = state_dict["generators"]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["liquid_ssm"] = {"version": VERSION, "package": package_version("liquid-ssm"), **self.about}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = perf_counter()
+        # Rows that were written after the checkpoint are written again.
+        self._write_rows(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._generators is not None:
+            # Not before: what Lightning does in between may draw.
+            restore_generators(self._generators)
+            self._generators = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.save_every is not None and trainer.global_step % self.save_every == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.folder / CHECKPOINTS / LAST)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        # Before the callback of averaged weights takes them back.
+        if trainer.state.fn == TrainerFn.FITTING:
+            _, value = pl_module.finish("validation")
+            if self._is_better(value):
+                self.best = (value, trainer.current_epoch)
+                if trainer.is_global_zero:
+                    self.save_best(trainer.current_epoch, value)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        training = float(pl_module.training_loss.compute())
+        pl_module.training_loss.reset()
+        loss, value = pl_module.results["validation"]
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "training_loss": training,
+                "validation_loss": loss,
+                f"validation_{self.metric}": value,
+                "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+                "seconds": self._spent(),
+            }
+        )
+        self._seconds, self._since = 0.0, perf_counter()
+        self._write_rows(trainer)
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {name: each for name, each in self.rows[-1].items() if name != "step"}, trainer.global_step
+            )
+        if self.best is not None and self.best[1] == trainer.current_epoch:
+            trainer.save_checkpoint(self.folder / CHECKPOINTS / BEST)
+        trainer.save_checkpoint(self.folder / CHECKPOINTS / LAST)
+        if self.patience is not None and self.best is not None:
+            trainer.should_stop = trainer.current_epoch - self.best[1] >= self.patience
+
+    def _is_better(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        if self.best is None:
+            return True
+        return value > self.best[0] if self.metric == "accuracy" else value < self.best[0]
+
+    def _spent(self) -> float:
+        return self._seconds + (perf_counter() - self._since if self._since else 0.0)
+
+    def _write_rows(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and self.rows:
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(self.folder / METRICS, text.getvalue().encode())
+
+
+def generator_states() -> dict[str, Any]:
+    """States of the generators of torch, NumPy and Python, as numbers and tensors."""
+    kind, key, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(kind), [int(n) for n in key], int(position), int(has_gauss), float(cached)],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def restore_generators(states: Mapping[str, Any]) -> None:
+    """Put the generators where they were."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, key, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, np.array(key, dtype=np.uint32), position, has_gauss, cached))
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))

@@ -1,0 +1,339 @@
+"""A run: for every seed a model is trained, its best and its last weights are tested; mean and deviation over seeds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ..environment import environment, package_version
+from ..errors import CheckpointError, ParameterError, UnstableRecurrence
+from ..nn.build import BASELINES, ModelConfig, build, width_for
+from ..nn.model_file import load_model, save_model
+from ..report import dump_json
+from ..tasks import get_task
+from ..tasks.batch import Batch
+from ..tasks.order import BatchOrder
+from ..tasks.task import BATCH_MEANS
+from .checkpoints import CHECKPOINTS, LAST, Keeper, WholeFiles, read_checkpoint, write_whole
+from .configuration import Configuration, restored
+from .learner import Diverged, Learner
+
+CONFIGURATION, RESULTS, RESULT = "configuration.json", "results.json", "result.json"
+# What may differ between a run and its continuation: it decides where, not what.
+PLACE = ("data", "workers", "seeds", "threads", "devices", "accelerator")
+
+Said = Callable[[int, int, str], None]
+
+
+def start(folder: Path, configuration: Configuration) -> None:
+    """Make the folder of a run, which must be new or empty.
+
+    Raises:
+        ParameterError: it holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ParameterError(
+            f"--run {str(folder)!r} is not empty, and nothing in it is overwritten; go on with it by --resume "
+            f"{folder}, or name a new folder."
+        )
+    write_whole(folder / CONFIGURATION, (dump_json(configuration.as_dict()) + "\n").encode())
+
+
+def resume(folder: Path) -> Configuration:
+    """The configuration of a run that is to go on.
+
+    Raises:
+        CheckpointError: the folder is none of a run, or its configuration is damaged or of another version.
+    """
+    path = folder / CONFIGURATION
+    if not path.is_file():
+        raise CheckpointError(f"--resume {str(folder)!r}: there is no {CONFIGURATION}, so it is no run's folder.")
+    try:
+        return restored(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged, or of another version: {error}") from None
+
+
+def train(
+    configuration: Configuration,
+    folder: Path,
+    *,
+    check: bool = True,
+    progress_bar: bool = False,
+    said: Said | None = None,
+    told: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Train every seed that has no result yet, from where it was, and write `results.json`.
+
+    Args:
+        configuration: of the run.
+        folder: of the run, as `start` made it.
+        check: read all data first.
+        progress_bar: Lightning's, on standard error.
+        said: told (done, total, what) while data are checked.
+        told: told one line per seed.
+
+    Returns:
+        dict: what `results.json` holds: `configuration`, `environment`, `data`, `paper`, `seeds` (a result each) and
+        `summary` (mean and standard deviation by metric).
+
+    Raises:
+        DataError, ParameterError, CheckpointError: before anything is trained, or where files cannot be written.
+    """
+    preset = configuration.resolved
+    if configuration.threads is not None:
+        torch.set_num_threads(configuration.threads)
+    data = _data(configuration, 0)
+    checked = data.check(said) if check else None
+    data.setup()
+    config = model_config(configuration, data)
+    about = {
+        "task": data.description(),
+        "training": configuration.as_dict(),
+        "generated": None if data.generated is None else vars(data.generated),
+    }
+    results = []
+    for seed in configuration.seeds:
+        place = folder / f"seed-{seed}"
+        done = _read_result(place / RESULT)
+        result = done or _one(configuration, config, seed, place, about, progress_bar)
+        results.append(result)
+        if told is not None:
+            told(_line(result, data.task.metric))
+    task = data.task
+    document = {
+        "configuration": configuration.as_dict(),
+        "settings": {name: value for name, value in vars(preset).items() if name != "notes"},
+        "model": config.as_dict(),
+        "environment": environment() | {name: package_version(name) for name in ("lightning", "torchmetrics")},
+        "data": {
+            "counts": None if checked is None else dict(checked.counts),
+            "generated": None if data.generated is None else vars(data.generated),
+        },
+        "paper": {"figures": dict(task.paper), "part": task.part},
+        "seeds": results,
+        "summary": summary(results),
+    }
+    if _first_process():
+        write_whole(folder / RESULTS, (dump_json(document) + "\n").encode())
+    return document
+
+
+def model_config(configuration: Configuration, data: Any) -> ModelConfig:
+    """What is built: the preset's model for these data, at the width of the budget."""
+    task = data.task
+    config = configuration.resolved.model_config(
+        configuration.model, n_inputs=data.n_inputs, n_outputs=task.n_outputs, tokens=task.tokens, pair=task.pair
+    )
+    if config.model not in (*BASELINES, "ltc"):
+        config = replace(config, options={**config.options, "backend": configuration.backend})
+    if configuration.budget is not None:
+        config = replace(config, n_channels=width_for(config, configuration.budget))
+    return config
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation (n − 1) over the seeds that did not fail, by metric; how many failed."""
+    good = [result for result in results if result["failure"] is None]
+    found: dict[str, Any] = {"seeds": len(results), "failed": len(results) - len(good)}
+    for name in good[0]["metrics"] if good else ():
+        values = [result["metrics"][name] for result in good]
+        found[name] = {"mean": fmean(values), "deviation": stdev(values) if len(values) > 1 else None}
+    return found
+
+
+def _data(configuration: Configuration, seed: int) -> Any:
+    return get_task(configuration.task)(
+        configuration.data,
+        batch_size=configuration.resolved.batch_size,
+        workers=configuration.workers,
+        seed=seed,
+        as_published=configuration.as_published,
+        limit=configuration.limit,
+    )
+
+
+def _one(
+    configuration: Configuration,
+    config: ModelConfig,
+    seed: int,
+    folder: Path,
+    about: Mapping[str, Any],
+    progress_bar: bool,
+) -> dict[str, Any]:
+    """Train and test one seed; a run that breaks down is a result, too."""
+    preset = configuration.resolved
+    # Everything that is drawn: parameters, dropout.  The order of the samples has its own.
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    model = build(config)
+    data = _data(configuration, seed)
+    data.setup()
+    metric = data.task.metric
+    ranks = configuration.devices
+    order = BatchOrder(len(data.train), preset.batch_size // ranks, seed=seed, ranks=ranks)
+    learner = Learner(
+        model, data.task, preset, len(order), batch_means=BATCH_MEANS in configuration.as_published
+    )  # fmt: skip
+
+    def save(name: str, found: Mapping[str, Any]) -> None:
+        save_model(folder / name, learner.model, config, {**about, "seed": seed, "metrics": dict(found)})
+
+    own = {name: value for name, value in configuration.as_dict().items() if name not in PLACE}
+    keeper = Keeper(
+        folder,
+        metric,
+        {"configuration": {**own, "seed": seed}, "config": config.as_dict(), "about": _plain(about)},
+        lambda epoch, value: save("model", {"epoch": epoch, f"validation_{metric}": value}),
+        save_every=configuration.save_every,
+        patience=configuration.patience,
+    )
+    last = folder / CHECKPOINTS / LAST
+    result: dict[str, Any] = {
+        "seed": seed, "model": config.model, "title": config.title, "n_channels": config.n_channels,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad), "epochs": preset.epochs,
+        "failure": None, "metrics": {}, "seconds_per_epoch": None,
+    }  # fmt: skip
+    with _quiet():
+        trainer = _trainer(configuration, folder, keeper, progress_bar)
+        try:
+            if last.is_file():
+                read_checkpoint(last, {**own, "seed": seed})
+                trainer.fit(learner, datamodule=data, ckpt_path=last, weights_only=True)
+            else:
+                _warm_up(learner, data, configuration)
+                trainer.fit(learner, datamodule=data)
+            if keeper.best is None:
+                raise Diverged(f"the {metric} of the validation part was never finite; lower lr, or set clip=1.")
+            last_metrics = _tested(trainer, learner, data, metric, "last_")
+            if trainer.is_global_zero:
+                save("last-model", last_metrics)
+            learner.model.load_state_dict(load_model(folder / "model").model.state_dict())
+            found = {**_tested(trainer, learner, data, metric, ""), **last_metrics}
+        except (UnstableRecurrence, Diverged) as failure:
+            result["failure"] = f"{type(failure).__name__}: {failure}"
+        else:
+            result |= {
+                "metrics": found, "best_epoch": keeper.best[1], "epochs": len(keeper.rows),
+                "seconds_per_epoch": median(row["seconds"] for row in keeper.rows),
+            }  # fmt: skip
+    if _first_process():
+        write_whole(folder / RESULT, (dump_json(result) + "\n").encode())
+    return result
+
+
+def _trainer(configuration: Configuration, folder: Path, keeper: Keeper, progress_bar: bool) -> Trainer:
+    callbacks: list[Any] = [keeper]
+    if configuration.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=configuration.ema))
+    if progress_bar:
+        callbacks.append(RichProgressBar())
+    folder.mkdir(parents=True, exist_ok=True)
+    return Trainer(
+        accelerator=configuration.accelerator,
+        devices=configuration.devices,
+        strategy="ddp" if configuration.devices > 1 else "auto",
+        precision=configuration.precision,  # type: ignore[arg-type]
+        max_epochs=configuration.resolved.epochs,
+        gradient_clip_val=configuration.clip,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(save_dir=folder, name="", version="tensorboard"),
+        plugins=[WholeFiles()],
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress_bar,
+        # BatchOrder shares the batches itself, so that no sample comes twice.
+        use_distributed_sampler=False,
+    )
+
+
+def _tested(trainer: Trainer, learner: Learner, data: Any, metric: str, prefix: str) -> dict[str, float]:
+    trainer.validate(learner, datamodule=data, verbose=False)
+    trainer.test(learner, datamodule=data, verbose=False)
+    return {f"{prefix}{part}_{metric}": learner.results[part][1] for part in ("validation", "test")}
+
+
+def _warm_up(learner: Learner, data: Any, configuration: Configuration) -> None:
+    """What a first call compiles and selects is no training: it happens here, and draws nothing."""
+    states = torch.get_rng_state()
+    batch: Batch = next(iter(data.train_dataloader()))
+    if configuration.accelerator == "cpu" and configuration.precision == "32-true":
+        learner.criterion(learner(batch), batch.target).backward()
+        learner.zero_grad()
+    for module in learner.model.modules():
+        # Running statistics have seen that batch.
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+    torch.set_rng_state(states)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice on this machine, which is not about the run."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in _ADVICE:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+_ADVICE = (
+    ".*does not have many workers",
+    ".*is smaller than the logging interval",
+    ".*You called `self.log",
+    ".*using `devices=1`",
+    "Checkpoint directory .* exists and is not empty",
+    ".*isinstance.treespec, LeafSpec.* is deprecated",
+)
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it to finish that seed again.") from None
+    return found
+
+
+def _line(result: Mapping[str, Any], metric: str) -> str:
+    what = f"seed {result['seed']}, {result['title']}, {result['parameters']:,} parameters: "
+    if result["failure"] is not None:
+        return f"{what}failed: {result['failure']}"
+    found = result["metrics"]
+    return f"{what}validation {metric} {found[f'validation_{metric}']:.4f}, test {found[f'test_{metric}']:.4f}"
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def _plain(value: Any) -> Any:
+    """Lists, dictionaries, text and numbers, which a checkpoint may hold without running anything."""
+    return json.loads(dump_json(value))
