@@ -23,7 +23,7 @@ from liquid_ssm.backend import (
 )
 from liquid_ssm.errors import BackendRejected, ParameterError, unknown_name
 from liquid_ssm.problem import ModeSpec, Problem
-from liquid_ssm.systems import DiagonalSystem, DPLRSystem, System
+from liquid_ssm.systems import DiagonalSystem, DPLRSystem, MIMOSystem, System
 
 from ._arguments import at_least, fitting, optional, shaped, signal
 from ._correlations import checked
@@ -33,9 +33,11 @@ Array = npt.NDArray[Any]
 Tensor = Any  # torch.Tensor
 
 _STRUCTURES = ("diagonal", "dplr")
+_RECURRENCES = (*_STRUCTURES, "mimo")
 
 # Kernels of length 1 by power, of systems of arrays, which never change, that are still in use.
 _responses: WeakKeyDictionary[System, dict[int, Array]] = WeakKeyDictionary()
+_stacked: WeakKeyDictionary[System, dict[int, Array]] = WeakKeyDictionary()
 _Kind = Literal["linear", "liquid"]
 
 
@@ -54,7 +56,8 @@ def _on_tensors() -> Any:
 
 @final
 class NumbaBackend(Backend):
-    """Every primitive on diagonal and diagonal-plus-low-rank systems, with its vector-Jacobian product.
+    """Every primitive on diagonal and diagonal-plus-low-rank systems, with its vector-Jacobian product; the recurrences
+    of `mimo` systems too.
 
     A system is cast to u's precision first.  A state is complex exactly if a parameter of the system is.  Inputs are
     never written to and results never share memory with them.  The first call with a dtype compiles (some seconds,
@@ -83,11 +86,11 @@ class NumbaBackend(Backend):
         primitives={
             "kernel": _STRUCTURES,
             "convolve": (),
-            "scan": _STRUCTURES,
-            "cascade": _STRUCTURES,
+            "scan": _RECURRENCES,
+            "cascade": _RECURRENCES,
             "correlate": (),
         },
-        fused={"add_correlations": (), "joint_scan": ("diagonal",)},
+        fused={"add_correlations": (), "joint_scan": ("diagonal",), "single_step": _STRUCTURES},
         arrays=("numpy", "torch"),
         gradients=True,
     )
@@ -219,8 +222,14 @@ class NumbaBackend(Backend):
         """
         if type(u) is not np.ndarray and is_tensor(u):
             self._require_tensors(system, "scan")
+            if isinstance(system, MIMOSystem):
+                return self._shared_of_tensors(system, u, state, None, liquid)
             return _on_tensors().scan(self._operators, system, u, state, liquid=liquid, state_dtype=self.state_dtype)  # type: ignore[no-any-return]
         system, state = self._recurrence(system, u, state, "scan", ())
+        if isinstance(system, MIMOSystem):
+            states = None if state is None else state[:, None]
+            y, final = _module("shared_state").shared_run(system, u, states, order=1, liquid=liquid, **self._options)
+            return y, final[:, 0]
         if isinstance(system, DPLRSystem):
             if u.shape[-1] == 1 and _module("lowrank_step").takes(system):
                 return _module("lowrank_step").lowrank_step(system, u, state, liquid=liquid, **self._options)  # type: ignore[no-any-return]
@@ -269,7 +278,13 @@ class NumbaBackend(Backend):
         system, state = self._recurrence(system, u, state, "scan", ())
         grad_y = _cotangent(grad_y, u)
         grad_state = self._state(system, u, grad_state, (), "grad_state")
-        if isinstance(system, DPLRSystem):
+        if isinstance(system, MIMOSystem):
+            from .compiled.shared_state import shared_vjp
+
+            states, final = (None if x is None else x[:, None] for x in (state, grad_state))
+            found = shared_vjp(system, u, states, grad_y, final, order=1, liquid=liquid, **self._options)
+            found = found._replace(state=found.state[:, 0])
+        elif isinstance(system, DPLRSystem):
             from .compiled.lowrank import lowrank_vjp
 
             states, final = (None if x is None else x[:, None] for x in (state, grad_state))
@@ -299,9 +314,14 @@ class NumbaBackend(Backend):
         """
         if type(u) is not np.ndarray and is_tensor(u):
             self._require_tensors(system, "cascade")
+            if isinstance(system, MIMOSystem):
+                self._require_cascade(system, state, order, kind, window)
+                return self._shared_of_tensors(system, u, state, order, False)
             options = {"order": order, "kind": kind, "window": window, "state_dtype": self.state_dtype}
             return _on_tensors().cascade(self._operators, system, u, state, **options)  # type: ignore[no-any-return]
         system, state = self._cascade(system, u, state, order, kind, window)
+        if isinstance(system, MIMOSystem):
+            return _module("shared_state").shared_run(system, u, state, order=order, liquid=False, **self._options)  # type: ignore[no-any-return]
         assert isinstance(system, DiagonalSystem | DPLRSystem)
         if window is not None:
             from .compiled.windowed_chain import windowed_chain
@@ -339,6 +359,12 @@ class NumbaBackend(Backend):
         given = state
         system, state = self._cascade(system, u, state, order, kind, window)
         grad_y = _cotangent(grad_y, u)
+        if isinstance(system, MIMOSystem):
+            from .compiled.shared_state import shared_vjp
+
+            grad_state = self._state(system, u, grad_state, (order,), "grad_state")
+            found = shared_vjp(system, u, state, grad_y, grad_state, order=order, liquid=False, **self._options)
+            return _in_dtype_of(given, found)
         assert isinstance(system, DiagonalSystem | DPLRSystem)
         if window is not None:
             if grad_state is not None:
@@ -466,6 +492,31 @@ class NumbaBackend(Backend):
             raise self._rejected("joint_scan", ("diagonal",), system)
         return joint_scan(system, u, order=at_least("order", order, 1), **self._options)
 
+    def single_step(
+        self, system: System, u: Array, spec: ModeSpec, x: Array, sums: Array | None, inputs: Array | None
+    ) -> tuple[Array, Array, Array | None, Array | None] | None:
+        """One step of `truncated`, `kb` or `pb` without window, u (batch, H, 1), in one pass.  See `Backend`.
+
+        For arrays.  None for systems without conjugate pairs or of another rank than 1, and for a float64 state under
+        float32 data, which the primitives compute.
+        """
+        module = _module("orders_step")
+        if self.state_dtype is not None or not module.takes(system, spec):
+            return None
+        responses = None
+        if spec.mode == "pb" and spec.order > 1:
+            responses = self._responses(system, spec.order)
+        # How many threads there are is asked of the system: not for a step that takes one.
+        threads = self.threads if u.size > module.ROWS_AT_ONCE else 1
+        return module.orders_step(system, u, spec, x, sums, inputs, responses, threads=threads)  # type: ignore[no-any-return]
+
+    def _responses(self, system: System, order: int) -> Array:
+        """What `pb` multiplies correlations of order 2 … `order` with (Eq. 15), (order - 1, H)."""
+        known = _stacked.setdefault(system, {})
+        if order not in known:
+            known[order] = np.concatenate([self.kernel(system, 1, p).T for p in range(2, order + 1)])
+        return known[order]
+
     def limits(self) -> dict[str, float]:
         """What this machine can do at most, measured now: multiply-adds and copied bytes per second, on all threads."""
         from .compiled.limits import copy_rate, fma_rate
@@ -540,11 +591,16 @@ class NumbaBackend(Backend):
             return None
         real = np.dtype(self.state_dtype or u.dtype)
         kind = np.result_type(real, np.complex64) if system.is_complex else real
-        return fitting(name, state, (u.shape[0], *orders, system.n_channels, system.n_modes), kind)
+        modes = (system.n_modes,) if system.structure == "mimo" else (system.n_channels, system.n_modes)
+        return fitting(name, state, (u.shape[0], *orders, *modes), kind)
 
     def _cascade(
         self, system: System, u: Array, state: Array | None, order: int, kind: str, window: int | None
     ) -> tuple[System, Array | None]:
+        self._require_cascade(system, state, order, kind, window)
+        return self._recurrence(system, u, state, "cascade", (order,))
+
+    def _require_cascade(self, system: System, state: Array | None, order: int, kind: str, window: int | None) -> None:
         at_least("order", order, 1)
         if kind not in ("truncated", "chain"):
             raise unknown_name("cascade kind", kind, ("truncated", "chain"))
@@ -555,7 +611,16 @@ class NumbaBackend(Backend):
                     f"window is {window} with kind {kind!r} and {'no' if state is None else 'a'} state; a window needs "
                     "kind 'chain', which starts at rest. Leave out the window or the state."
                 )
-        return self._recurrence(system, u, state, "cascade", (order,))
+        if system.structure == "mimo" and kind == "chain":
+            raise self._rejected("a cascade of kind chain", _STRUCTURES, system)
+
+    def _shared_of_tensors(
+        self, system: MIMOSystem, u: Tensor, state: Tensor | None, order: int | None, liquid: bool
+    ) -> tuple[Tensor, Tensor]:
+        """`scan`, or `cascade` with an order, of a `mimo` system."""
+        from .operators.shared_state import run_shared
+
+        return run_shared(self._operators, system, u, state, order=order, liquid=liquid, state_dtype=self.state_dtype)
 
 
 def float64_state() -> NumbaBackend:

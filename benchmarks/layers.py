@@ -22,7 +22,7 @@ from liquid_ssm.report import dump_json
 BATCH, LENGTH, CHANNELS, STATES, LAYERS = 4, 4096, 128, 64, 4
 # Modes that KeOps' kernels and torch's FFT compute.
 TRAINED = ("s4_legs", "liquid_s4_kb", "liquid_s4_pb", "s4d_lin")
-STEPPED = ("liquid_s4", "liquid_s4_pb", "s4d_lin")
+STEPPED = ("liquid_s4", "liquid_s4_kb", "liquid_s4_pb", "liquid_s4_truncated", "s4d_lin")
 
 
 def quartiles(seconds: list[float]) -> dict[str, float]:

@@ -111,6 +111,10 @@ def run(
     """
     carry = carry or state is not None
     start = initial_state(system, spec, u, state, backend.arithmetic.state_dtype) if carry else None
+    if carry and spec.has_order and u.shape[-1] == 1 and not is_tensor(u):
+        found = _single_step(backend, system, u, spec, start)
+        if found is not None:
+            return found
     if spec.mode == "liquid":
         y, final = backend.scan(system, u, start, liquid=True)
     elif spec.mode == "s4":
@@ -120,6 +124,19 @@ def run(
     else:
         y, final = _with_correlations(backend, system, u, spec, start, gradient)
     return y, final if carry else None
+
+
+def _single_step(backend: Primitives, system: Any, u: Array, spec: ModeSpec, start: Any) -> tuple[Array, Any] | None:
+    """One step in one call of the backend, None where it has no such form for this problem."""
+    if not backend.capabilities.fuses("single_step", system.structure):
+        return None
+    structured = isinstance(start, State)
+    x, sums, inputs = start if structured else (start, None, None)
+    found = backend.single_step(system, u, spec, x, sums, inputs)
+    if found is None:
+        return None
+    y, *parts = found
+    return y, State(*parts) if structured else parts[0]
 
 
 def _linear(

@@ -17,6 +17,7 @@ from . import convolve as _convolve  # noqa: F401
 from . import correlate as _correlate  # noqa: F401
 from . import kernel as _kernel  # noqa: F401
 from . import scan as _scan  # noqa: F401
+from . import shared_state as _shared_state  # noqa: F401
 
 Tensor = torch.Tensor
 System = DiagonalSystem | DPLRSystem

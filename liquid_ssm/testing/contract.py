@@ -185,6 +185,16 @@ def _joint_scan(name: str, result: Any, system: Any, u: Array, *, order: int) ->
     check_array(name, result, u.shape, u.dtype)
 
 
+def _single_step(name: str, result: Any, system: Any, u: Array, spec: Any, *parts: Array | None) -> None:
+    if result is None:
+        return
+    y, *after = result
+    check_array(name, y, u.shape, u.dtype)
+    for what, part, before in zip(("x", "sums", "inputs"), after, parts, strict=True):
+        if before is not None:
+            check_array(f"{what} of {name}", part, before.shape, before.dtype)
+
+
 def _gradients(name: str, result: Any, system: Any, u: Array, *_: Any, **__: Any) -> None:
     if not isinstance(result, Gradients):
         raise BackendFault("type", f"{name} returned {type(result).__name__}; expected Gradients")
@@ -205,6 +215,7 @@ _EXPECTED: dict[str, Any] = {
     "correlate": _correlate,
     "add_correlations": _anything,
     "joint_scan": _joint_scan,
+    "single_step": _single_step,
     "kernel_vjp": _anything,
     "convolve_vjp": _anything,
     "scan_vjp": _gradients,

@@ -351,6 +351,11 @@ def _correlations_from_rest(add_correlations: Method, *arguments: Any, sums: Any
     return add_correlations(*arguments, sums=None, **o)
 
 
+def _inputs_of_the_step_before(single_step: Method, *arguments: Any) -> Any:
+    found = single_step(*arguments)
+    return None if found is None else (*found[:3], arguments[-1])
+
+
 def _narrow_state(scan: Method, system: Any, u: Array, state: Any = None, **o: Any) -> Any:
     start = None if state is None else state.astype(np.complex64)
     narrow: Any = get_backend("numba")
@@ -455,6 +460,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _mutant(
         "sums of one pass forget the last call", "pb-all", "diagonal", "numba", add_correlations=_correlations_from_rest
+    ),
+    _mutant(
+        "a step that keeps the inputs of the one before",
+        "kb-adjacent",
+        "diagonal",
+        "numba",
+        single_step=_inputs_of_the_step_before,
     ),
     Mutant(
         "float32 states where float64 ones are claimed",

@@ -62,7 +62,7 @@ def test_the_fixed_order_and_its_explanation():
     assert choice.backend == "numba"
     choice = registry.default_backend(problem(structure="dense"))
     assert choice.backend == "numpy"
-    assert "numba: structure: needs diagonal or dplr for scan, got dense" in choice.explain()
+    assert "numba: structure: needs diagonal or dplr or mimo for scan, got dense" in choice.explain()
     assert "scipy: structure: needs diagonal for scan, got dense" in choice.explain()
 
 

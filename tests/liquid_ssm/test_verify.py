@@ -76,7 +76,7 @@ def test_other_structures_pass_or_are_rejected_with_reasons(structure):
     rejected = by_status(report)["rejected"]
     assert rejected
     assert all(structure in r.reason for r in rejected)
-    assert {r.backend for r in rejected} == ({"scipy"} if structure == "dplr" else {"numba", "scipy"})
+    assert {r.backend for r in rejected} == ({"numba", "scipy"} if structure == "dense" else {"scipy"})
 
 
 @pytest.mark.parametrize("method", ["adams-bashforth", "bilinear-exact"])

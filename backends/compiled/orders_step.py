@@ -1,0 +1,339 @@
+"""One time step of several states per row at once: the orders of `truncated` and `kb`, the sums of `pb`.
+
+A slot is one state of a row: its own recurrence, driven by the input or by a product of inputs, or fed by the slot
+below, read out or not.  Every operation is that of the runs over many steps (`lowrank_sweep`, `cascade`), so the bounds
+of docs/bounds.md hold; the sums over modes run in an order of their own.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from liquid_ssm.problem import ModeSpec
+from liquid_ssm.systems import DiagonalSystem, DPLRSystem
+
+from .caching import compiled, inlined
+from .cascade import fed_step
+from .lowrank_sweep import product
+from .scan import linear_step
+from .simd import fma, lanes, load, load_pairs, splat, store, store_pairs, total, width
+from .step import COMPLEX, ROWS_AT_ONCE
+from .threads import share
+from .tiles import Layout
+
+Array = npt.NDArray[Any]
+
+# What a slot is fed with: nothing, (B̄ u) x' or u x' of the old state x' of the slot below.
+ALONE, FED, CHAINED = 0, 1, 2
+# When a slot is read out: never, together with the slots before it, or as the last of a sum that is added to y.
+SILENT, JOINED, ENDS = 0, 1, 2
+# Numbers per mode of a pack: parts of Λ̄ (or Ā), C, P̄, Q̄, then of B̄^{∘p} for every p.
+FIXED = 8
+
+_packs: WeakKeyDictionary[Any, dict[Any, Array]] = WeakKeyDictionary()
+
+
+@inlined
+def _functional(pack, o, state, at, real, imaginary):  # type: ignore[no-untyped-def]
+    """W more modes of Re Σ conj(Q̄) x."""
+    w = width(state)
+    xr, xi = load_pairs(state, at)
+    return fma(load(pack, o + 6 * w), xr, real), fma(load(pack, o + 7 * w), xi, imaginary)
+
+
+@inlined
+def _advance(pack, o, b, low_rank, s, g, feed, old, at, under, below, new, to, real, imaginary):  # type: ignore[no-untyped-def]
+    """W modes of one slot: the new state, and the output's two sums; arguments as in `_slot`."""
+    w = width(new)
+    ar, ai = load(pack, o), load(pack, o + w)
+    br, bi = load(pack, o + b), load(pack, o + b + w)
+    xr, xi = load_pairs(old, at)
+    if low_rank:
+        xr, xi = product(ar, ai, xr, xi)
+        xr, xi = fma(-load(pack, o + 4 * w), s, xr), fma(-load(pack, o + 5 * w), s, xi)
+        if feed == ALONE:
+            xr, xi = fma(br, g, xr), fma(bi, g, xi)
+        else:
+            qr, qi = load_pairs(under, below)
+            if feed == FED:
+                zr, zi = product(br * g, bi * g, qr, qi)
+                xr, xi = xr + zr, xi + zi
+            else:
+                xr, xi = fma(g, qr, xr), fma(g, qi, xi)
+    elif feed == ALONE:
+        xr, xi = linear_step(ar, ai, br * g, bi * g, xr, xi)
+    else:
+        qr, qi = load_pairs(under, below)
+        xr, xi = fed_step(ar, ai, br * g, bi * g, xr, xi, qr, qi)
+    store_pairs(new, to, xr, xi)
+    return fma(load(pack, o + 2 * w), xr, real), fma(load(pack, o + 3 * w), xi, imaginary)
+
+
+@inlined
+def _slot(pack, o, b, stride, whole, rest, low_rank, g, feed, old, state, below, new, buffers):  # type: ignore[no-untyped-def]
+    """One slot of one row: its new state, and the output's two sums.
+
+    Args:
+        pack: parameters of the row's channel from `o` on, `stride` numbers for W modes.
+        b: where in them the parts of the power of B̄ are that g is multiplied with.
+        whole, rest: full vectors of modes, and numbers of modes that fill none.
+        low_rank, feed: constants where this is called, so that no loop has branches.
+        old, new: the slot's states at `state`, that of the slot below at `below`.
+        buffers: 6 · W numbers of room.
+    """
+    w = width(new)
+    zero = splat(new.dtype.type(0))
+    end, last = o + whole * stride, 2 * whole * w
+    for i in range(rest):
+        buffers[i] = old[state + last + i]
+        if feed != ALONE:
+            buffers[2 * w + i] = old[below + last + i]
+    s = zero
+    if low_rank:
+        real, imaginary = zero, zero
+        for v in range(whole):
+            real, imaginary = _functional(pack, o + v * stride, old, state + 2 * v * w, real, imaginary)
+        if rest:
+            real, imaginary = _functional(pack, end, buffers, 0, real, imaginary)
+        s = splat(total(real + imaginary))
+    real, imaginary = zero, zero
+    for v in range(whole):
+        at = 2 * v * w
+        real, imaginary = _advance(
+            pack, o + v * stride, b, low_rank, s, g, feed, old, state + at, old, below + at, new, state + at,
+            real, imaginary,
+        )  # fmt: skip
+    if rest:
+        real, imaginary = _advance(
+            pack, end, b, low_rank, s, g, feed, buffers, 0, buffers, 2 * w, buffers, 4 * w, real, imaginary
+        )  # fmt: skip
+        for i in range(rest):
+            new[state + last + i] = buffers[4 * w + i]
+    return real, imaginary
+
+
+@compiled
+def slot_rows(  # type: ignore[no-untyped-def]
+    packs, slots, u, earlier, y, old, new, n_channels, modes, powers, low_rank, first, end
+):
+    """Rows `first` … `end` - 1 of one step.
+
+    Args:
+        packs: (H · depth · (FIXED + 2 · powers) · W) parameters with lanes for modes; 2 C and 2 Q̄ for C and Q̄.
+        slots: (slots · 4) power of B̄, of the drive or of what feeds; how many inputs are multiplied; what feeds it;
+            how it is read out.
+        u, y: inputs and outputs of the rows; y is written.
+        earlier: (rows · held) inputs before, newest last; of no length where no slot multiplies inputs.
+        old, new: (batch · slots · H · 2 · M) parts of the states in turn; `new` is written.
+        powers: of B̄ in a pack.
+    """
+    w = width(new)
+    n_slots, held = slots.shape[0] // 4, earlier.shape[0] // max(1, u.shape[0])
+    whole = modes // w
+    # Modes that do not fill a vector go through buffers, so that no row is read or written beyond its end.
+    rest = 2 * (modes - whole * w)
+    stride = (FIXED + 2 * powers) * w
+    per_channel = (whole + (rest > 0)) * stride
+    buffers = np.zeros(6 * w, new.dtype)
+    zero = splat(new.dtype.type(0))
+    for row in range(first, end):
+        batch, channel = row // n_channels, row % n_channels
+        o = channel * per_channel
+        out = new.dtype.type(0)
+        y_real, y_imaginary = zero, zero
+        for slot in range(n_slots):
+            at = 4 * slot
+            b, feed, reads = (FIXED + 2 * slots[at] - 2) * w, slots[at + 2], slots[at + 3]
+            state = ((batch * n_slots + slot) * n_channels + channel) * 2 * modes
+            below = state - n_channels * 2 * modes
+            driven = u[row]
+            for i in range(1, slots[at + 1]):
+                driven = driven * earlier[(row + 1) * held - i]
+            g = splat(driven)
+            if low_rank:
+                if feed == ALONE:
+                    real, imaginary = _slot(
+                        packs, o, b, stride, whole, rest, True, g, ALONE, old, state, below, new, buffers
+                    )
+                elif feed == FED:
+                    real, imaginary = _slot(
+                        packs, o, b, stride, whole, rest, True, g, FED, old, state, below, new, buffers
+                    )
+                else:
+                    real, imaginary = _slot(
+                        packs, o, b, stride, whole, rest, True, g, CHAINED, old, state, below, new, buffers
+                    )
+            elif feed == ALONE:
+                real, imaginary = _slot(
+                    packs, o, b, stride, whole, rest, False, g, ALONE, old, state, below, new, buffers
+                )
+            else:
+                real, imaginary = _slot(
+                    packs, o, b, stride, whole, rest, False, g, FED, old, state, below, new, buffers
+                )
+            if reads:
+                y_real, y_imaginary = y_real + real, y_imaginary + imaginary
+            if reads == ENDS:
+                out = out + total(y_real - y_imaginary)
+                y_real, y_imaginary = zero, zero
+        y[row] = out
+
+
+@compiled
+def correlation_rows(  # type: ignore[no-untyped-def]
+    factors, u, earlier, y, old, new, n_channels, order, elementary, first, end
+):
+    """y ← y + Σ_p β_p term_p for the rows `first` … `end` - 1, in the order of `added_correlations`.
+
+    Args:
+        factors: ((order - 1) · H) the factors β.
+        earlier: (rows · (order - 1)) inputs before, newest last, for adjacent products.
+        old, new: (batch · n · H) the sums, n being order for `elementary`, else order - 1; `new` is written.
+    """
+    w = width(new)
+    n_sums = order if elementary else order - 1
+    held = order - 1
+    sums, now = np.zeros(order * w, new.dtype), np.zeros(w, new.dtype)
+    beta, older, out = np.zeros(order * w, new.dtype), np.zeros(order * w, new.dtype), np.zeros(w, new.dtype)
+    for begin in range(first, end, w):
+        count = min(w, end - begin)
+        for i in range(count):
+            row = begin + i
+            place = row // n_channels * n_sums * n_channels + row % n_channels
+            now[i], out[i] = u[row], y[row]
+            for p in range(n_sums):
+                sums[p * w + i] = old[place + p * n_channels]
+            for p in range(order - 1):
+                beta[p * w + i] = factors[p * n_channels + row % n_channels]
+                if not elementary:
+                    older[p * w + i] = earlier[(row + 1) * held - 1 - p]
+        value, added = load(now, 0), load(out, 0)
+        if elementary:
+            for lower in range(order - 1):
+                p = order - 1 - lower
+                store(sums, p * w, fma(value, load(sums, (p - 1) * w), load(sums, p * w)))
+            store(sums, 0, load(sums, 0) + value)
+            for p in range(1, order):
+                added = fma(load(beta, (p - 1) * w), load(sums, p * w), added)
+        else:
+            for p in range(order - 1):
+                value = value * load(older, p * w)
+                running = load(sums, p * w) + value
+                store(sums, p * w, running)
+                added = fma(load(beta, p * w), running, added)
+        store(out, 0, added)
+        for i in range(count):
+            row = begin + i
+            place = row // n_channels * n_sums * n_channels + row % n_channels
+            y[row] = out[i]
+            for p in range(n_sums):
+                new[place + p * n_channels] = sums[p * w + i]
+
+
+@cache
+def slots_of(structure: str, spec: ModeSpec) -> Array:
+    """(slots · 4): how `slot_rows` computes the linear states of a mode."""
+    P = spec.order
+    if spec.mode in ("s4", "pb") or P == 1:
+        rows = [(1, 1, ALONE, ENDS)]
+    elif spec.mode == "truncated" or (spec.correlations == "all" and structure == "diagonal"):
+        rows = [(1, 1, ALONE, JOINED), *[(1, 1, FED, JOINED)] * (P - 1)]
+        rows[-1] = (*rows[-1][:3], ENDS)
+    elif spec.correlations == "adjacent":
+        rows = [(p, p, ALONE, ENDS) for p in range(1, P + 1)]
+    else:
+        rows = []
+        for p in range(1, P + 1):
+            rows += [(p, 1, ALONE, SILENT), *[(1, 1, CHAINED, SILENT)] * (p - 1)]
+            rows[-1] = (*rows[-1][:3], ENDS)
+    return np.array(rows, np.int64).reshape(-1)
+
+
+def takes(system: Any, spec: ModeSpec) -> bool:
+    """Whether `orders_step` computes this."""
+    if spec.mode not in ("truncated", "kb", "pb") or spec.window is not None or not system.is_complex:
+        return False
+    if isinstance(system, DPLRSystem):
+        return system.rank == 1 and system.conjugate_pairs
+    return isinstance(system, DiagonalSystem)
+
+
+def orders_step(
+    system: DiagonalSystem | DPLRSystem,
+    u: Array,
+    spec: ModeSpec,
+    x: Array,
+    sums: Array | None,
+    inputs: Array | None,
+    responses: Array | None,
+    *,
+    threads: int,
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """One step of `truncated`, `kb` or `pb`: y (batch, H, 1), and x, sums and inputs after it.
+
+    Args:
+        system: one that it `takes`, in u's precision.
+        u: (batch, H, 1).
+        spec: one that it `takes`.
+        x, sums, inputs: the state before, as in `liquid_ssm.modes.State`, contiguous and in u's precision.
+        responses: of `pb`, (order - 1, H).
+
+    Accuracy: the operations are those of the runs over many steps, the sums over modes in an order of their own.
+    """
+    batch, n_channels, _ = u.shape
+    dtype, rows = u.dtype, batch * n_channels
+    y, new_x = np.empty(u.shape, dtype), np.empty(x.shape, COMPLEX[dtype])
+    low_rank = isinstance(system, DPLRSystem)
+    slots = slots_of(system.structure, spec)
+    powers = int(slots[::4].max())
+    values, outputs = np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
+    earlier = np.empty(0, dtype) if inputs is None else inputs.reshape(-1)
+    given: tuple[Any, ...] = (
+        _packed(system, powers, dtype), slots, values, earlier, outputs, x.reshape(-1).view(dtype),
+        new_x.reshape(-1).view(dtype), max(1, n_channels), system.n_modes, powers, low_rank,
+    )  # fmt: skip
+    _each(slot_rows, given, rows, threads)
+    new_sums = None
+    if sums is not None and responses is not None:
+        new_sums = np.empty(sums.shape, dtype)
+        elementary = spec.correlations == "all"
+        given = (
+            responses.reshape(-1), values, earlier, outputs, sums.reshape(-1), new_sums.reshape(-1),
+            max(1, n_channels), spec.order, elementary,
+        )  # fmt: skip
+        _each(correlation_rows, given, rows, threads)
+    kept = None
+    if inputs is not None:
+        kept = np.empty(inputs.shape, dtype)
+        kept[..., :-1] = inputs[..., 1:]
+        kept[..., -1:] = u
+    return y, new_x, new_sums, kept
+
+
+def _each(kernel: Any, given: tuple[Any, ...], rows: int, threads: int) -> None:
+    if rows <= ROWS_AT_ONCE:
+        kernel(*given, 0, rows)
+    else:
+        share(lambda first, end: kernel(*given, first, end), rows, threads, ROWS_AT_ONCE)
+
+
+def _packed(system: DiagonalSystem | DPLRSystem, powers: int, dtype: np.dtype[Any]) -> Array:
+    known = _packs.setdefault(system, {})
+    key = powers, dtype
+    if key not in known:
+        n_lanes = lanes(dtype)
+        layout = Layout(system.n_channels, system.n_channels, system.n_modes, n_lanes, n_lanes)
+        nothing = np.zeros(system.C.shape, system.C.dtype)
+        if isinstance(system, DPLRSystem):
+            values = [system.Lambda_bar, system.weight * system.C, system.P_bar[0], system.weight * system.Q_bar[0]]
+        else:
+            values = [system.A_bar, system.weight * system.C, nothing, nothing]
+        values += [system.with_input_power(p).B_bar for p in range(1, powers + 1)]
+        planes = [part for value in values for part in (value.real, value.imag)]
+        known[key] = np.ascontiguousarray(layout.packed(planes, dtype)).reshape(-1)
+    return known[key]
