@@ -186,6 +186,22 @@ def write_digits(folder: Path) -> None:
     (folder / "digits.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
 
 
+def write_experiments(folder: Path) -> None:
+    """The committed experiments, one section each."""
+    from experiments_report import markdown
+
+    sections = []
+    for path in sorted((BENCHMARKS / "results").glob("*/experiments-*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        about = document["environment"]
+        sections += [
+            f"### {document['title'][0].upper()}{document['title'][1:]}\n",
+            f"{about['cpu']}, {about['cores']}, {about['torch threads']} thread(s) of torch {about['torch']}.\n",
+            markdown(document),
+        ]
+    (folder / "experiments.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
+
+
 def _tightness_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| backend | structure | mode | dtype | bound | cases | median | largest | largest error/bound |",
@@ -222,6 +238,7 @@ def write_generated(app: Any) -> None:
     write_oracle_modules(GENERATED)
     write_benchmarks(GENERATED)
     write_digits(GENERATED)
+    write_experiments(GENERATED)
     write_local_constants(GENERATED)
     import_module("published_code").write_published_code(GENERATED)
 

@@ -36,8 +36,26 @@ class Batch(NamedTuple):
     rate: float = 1.0
 
 
+# Lengths of one remainder modulo this count as the same when a backend is selected for training.
+_UNIT = 128
+
+
+def padded_length(lengths: Sequence[int]) -> int:
+    """To how many steps sequences of these lengths are padded.
+
+    The longest where all have the same length.  Else the next power of two, above 128 the next multiple of 128: batches of
+    a few lengths instead of hundreds, for each of which a backend would have to be selected, and graphs compiled.
+    """
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return longest
+    if longest <= _UNIT:
+        return 1 << (longest - 1).bit_length()
+    return -(-longest // _UNIT) * _UNIT
+
+
 def collate(samples: Sequence[Sample], rate: float = 1.0) -> Batch:
-    """A batch of samples, padded with zeros (token 0) on the right to the longest of them."""
+    """A batch of samples, padded with zeros (token 0) on the right to `padded_length`."""
     target = torch.stack([torch.as_tensor(sample.target) for sample in samples])
     if not isinstance(samples[0].u, torch.Tensor):
         flat = [u for sample in samples for u in sample.u]
@@ -48,5 +66,8 @@ def collate(samples: Sequence[Sample], rate: float = 1.0) -> Batch:
 
 
 def _padded(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    lengths = torch.tensor([len(u) for u in sequences])
-    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
+    lengths = [len(u) for u in sequences]
+    u = sequences[0].new_zeros((len(sequences), padded_length(lengths), *sequences[0].shape[1:]))
+    for row, sequence in zip(u, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return u, torch.tensor(lengths)

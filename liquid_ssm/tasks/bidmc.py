@@ -90,10 +90,13 @@ class _BIDMC(TaskData):
     def _arrays(self) -> Path | None:
         """The folder of the `.npy` files, if there is one."""
         assert self.folder is not None
-        for below in _PLACES:
-            for place in (self.folder / below / self.target / "reshuffle", self.folder / below / "reshuffle"):
-                if any((place / f"{name}{kind}.npy").exists() for name in PARTS.values() for kind in "xy"):
-                    return place
+        places = [self.folder / below / self.target for below in _PLACES]
+        # Nothing in the files says which target they are of, but the folder does.
+        if self.folder.absolute().name == self.target:
+            places.append(self.folder)
+        for place in (place / "reshuffle" for place in places):
+            if any((place / f"{name}{kind}.npy").exists() for name in PARTS.values() for kind in "xy"):
+                return place
         return None
 
     def _of_arrays(self, place: Path) -> dict[str, Windows]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -196,6 +197,22 @@ def test_a_program_that_fails_is_named(tmp_path, monkeypatch, script):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BackendUnavailable, match="does not run" if script == "exit 1" else "espeak-ng -v .* failed"):
         generate_speech_commands(tmp_path / "new")
+
+
+def test_sound_is_resampled(tmp_path, monkeypatch):
+    def sine(command, **options):
+        with wave.open(command[command.index("-w") + 1], "wb") as file:
+            file.setparams((1, 2, 22_050, 0, "NONE", ""))
+            time = np.arange(22_050) / 22_050
+            file.writeframes(np.rint(10_000 * np.sin(2 * np.pi * 1_000 * time)).astype("<i2").tobytes())
+
+    monkeypatch.setattr(speech_commands.subprocess, "run", sine)
+    speaker = speech_commands._Speaker("0", "en-gb+m1", 50, 150)
+    found = speech_commands._speak("no", speaker, speech_commands.Draw(0), tmp_path / "x.wav")
+    # A second, but for what is soft at its ends: parts of a period, of 16 samples.
+    assert abs(len(found) - 16_000) <= 16
+    assert np.abs(np.fft.rfft(found)).argmax() == pytest.approx(len(found) * 1_000 / 16_000, abs=0.5)
+    assert np.abs(found).max() == 1
 
 
 def test_silence_is_named(tmp_path, monkeypatch):

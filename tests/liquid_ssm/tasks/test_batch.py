@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from liquid_ssm.tasks.batch import Sample, collate
+from liquid_ssm.tasks.batch import Sample, collate, padded_length
 
 
 def test_equal_lengths_need_no_lengths() -> None:
@@ -18,11 +19,20 @@ def test_equal_lengths_need_no_lengths() -> None:
 
 def test_shorter_sequences_are_padded_on_the_right_with_zeros() -> None:
     batch = collate([Sample(torch.tensor([5, 6, 7]), 2), Sample(torch.tensor([8]), 3)], rate=2.0)
-    assert batch.u.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch.u.tolist() == [[5, 6, 7, 0], [8, 0, 0, 0]]
     assert batch.u.dtype == torch.int64
     assert batch.lengths is not None
     assert batch.lengths.tolist() == [3, 1]
     assert batch.rate == 2.0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "padded"),
+    [([7, 7], 7), ([1, 1], 1), ([1, 2], 2), ([3, 5], 8), ([100, 128], 128), ([5, 129], 256), ([384, 1], 384)],
+)
+def test_batches_have_few_lengths(lengths: list[int], padded: int) -> None:
+    assert padded_length(lengths) == padded
+    assert collate([Sample(torch.ones(n), 0) for n in lengths]).u.shape == (2, padded)
 
 
 def test_features_keep_their_place() -> None:

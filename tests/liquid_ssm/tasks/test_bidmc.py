@@ -247,6 +247,20 @@ def test_an_array_that_is_missing_or_cut_is_named(folder):
     assert RespiratoryRate(folder).check().counts["train"] == 7
 
 
+def test_arrays_of_another_target_are_not_taken(folder, monkeypatch):
+    # The sizes of what is there, which is then not taken for generated.
+    for name in (GENERATED, "bidmc/RR/BIDMC32RR_TRAIN.ts", "bidmc/RR/BIDMC32RR_TEST.ts"):
+        (folder / name).unlink()
+    for task in (HeartRate, RespiratoryRate):
+        monkeypatch.setattr(task, "published", (7, 3))
+    for place in (folder / "bidmc" / "RR", folder / "bidmc" / "RR" / "reshuffle"):
+        with pytest.raises(DataError, match="holds no data of BIDMC HR"):
+            HeartRate(place).check()
+    monkeypatch.chdir(folder / "bidmc" / "RR")
+    for place in (".", folder / "bidmc" / "RR", folder / "bidmc", folder):
+        assert RespiratoryRate(place).check().counts["train"] == 7
+
+
 def test_targets_may_be_a_column(folder):
     path = folder / "bidmc" / "HR" / "reshuffle" / "trainy.npy"
     y = np.load(path)

@@ -63,6 +63,9 @@ def test_sums_are_exact_for_more_clips_than_there_are():
     assert not sums.of_times()[1].any()
     sums.sums[0] += 32_768
     sums.squares[0] -= 32_768**2
+    # Half of them at each end: the squares alone.
+    sums.sums[1] = 0
+    assert sums.of_times()[1][1] == pytest.approx((sums.count / (sums.count - 1)) ** 0.5, rel=NEAR)
     # One sample of n is 0 and the others are -1: the variance with n - 1 is 1/n.
     assert sums.of_times()[1][0] == pytest.approx(sums.count**-0.5, rel=NEAR)
 
