@@ -170,7 +170,7 @@ class _Plane:
         """Try to add a contour from a random place, with room for discs at its ends; say whether there was room."""
         style, draw = self.style, self.draw
         first = _dash(self._anywhere(), rect(1, tau * draw.uniform()), style)
-        if not self._clear(first, (), self.discs) or (discs and not self._clear_disc(first.start, ())):
+        if not self._clear(first, (), self.discs) or (discs and not self._clear_disc(first.start, (), self.discs)):
             return False
         around = [*self.discs, first.start] if discs else self.discs
         ours, left = [first], [_DIRECTIONS]
@@ -179,7 +179,7 @@ class _Plane:
             tried = self._next(ours[-1], turn)
             good = self._clear(tried, ours[:-1], around)
             if good and discs and len(ours) == dashes - 1:
-                good = self._clear_disc(tried.end, ours)
+                good = self._clear_disc(tried.end, ours, around)
             if good:
                 ours.append(tried)
                 left.append(_DIRECTIONS)
@@ -236,12 +236,12 @@ class _Plane:
                     return False
         return True
 
-    def _clear_disc(self, centre: complex, ours: Iterable[Dash]) -> bool:
-        """Is there room for a disc?"""
+    def _clear_disc(self, centre: complex, ours: Iterable[Dash], discs: Iterable[complex]) -> bool:
+        """Is there room for a disc, inside the image and far enough from dashes and from other discs?"""
         style = self.style
         return (
             _inside(centre, style.side, style.radius)
-            and all(abs(disc - centre) >= 2 * style.radius + style.gap for disc in self.discs)
+            and all(abs(disc - centre) >= 2 * style.radius + style.gap for disc in discs)
             and all(
                 _distance(centre, dash, style) >= style.radius + style.gap
                 for others in (ours, self.dashes)
@@ -287,6 +287,8 @@ def _generate(
     at_least(0, seed=seed, distractors=distractors)
     # Fewer leave validation and test empty.
     at_least(10, images=images)
+    # Before anything is written.
+    draw_scene(style, seed, 0, distractors)
     place = new_folder(Path(folder)) / "pathfinder" / f"pathfinder{style.side}" / KIND
     (place / "metadata").mkdir(parents=True)
     labels = Draw(seed << 32).shuffled([k % 2 for k in range(images)])

@@ -1,82 +1,130 @@
-"""Pathfinder and Path-X: are two discs on one dashed path?  Pixel by pixel."""
+"""Pathfinder and Path-X: are two discs on the same dashed contour?"""
 
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..data_folder import GENERATED, check_sums, sparse
+from ..data_folder import check_sums, sparse
 from ..errors import DataError
 from .batch import Sample
 from .data import Checked, Said, TaskData, limited
 from .generated_folder import generated_above
-from .images import Pixels, split_rows, standardised
+from .images import check_counts, scaled, split_rows
 from .task import CLASSIFICATION, Task
 
-# The only one of the published levels that is used.
-LEVEL = "curv_contour_length_14"
-CLASSES = ("not connected", "connected")
+KIND = "curv_contour_length_14"
 PUBLISHED = 200_000
-MEAN, DEVIATION = (0.5,), (0.5,)
-# Where the folders of the sizes may be below the folder that is given, the one itself aside.
 _PLACES = ("", "pathfinder", "lra_release", "lra_release/lra_release")
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MEAN, _STD = (0.5,), (0.5,)
+# Images that are checked between two reports, and threads that do so.
+_BLOCK, _THREADS = 1000, 8
+# Numbers of metadata files among which gaps are looked for.
+_MOST_GAPS = 10_000
 
 
-class Listed(NamedTuple):
-    """An image as the metadata list it.
+class _Pathfinder(TaskData):
+    """Images and metadata of Long Range Arena's release (Linsley et al. 2018; Tay et al. 2020), or generated ones.
 
-    Attributes:
-        name: below the folder of the level.
-        label: 1 where the discs are connected.
-        line: of the metadata, for messages.
+    Only the kind `curv_contour_length_14` is used.  80, 10 and 10 % are for training, validation and test.  Images stay
+    in their files until they are asked for.
     """
 
-    name: str
-    label: int
-    line: str
+    side: ClassVar[int]
+
+    def __init__(self, data: str | Path | None, **options: Any) -> None:
+        super().__init__(data, **options)
+        assert self.folder is not None
+        self.folder = generated_above(self.folder, self.task.name)
+        self._opened: _Listed | None = None
+
+    @property
+    def n_inputs(self) -> int:
+        return 1
+
+    def check(self, said: Said | None = None) -> Checked:
+        assert self.folder is not None
+        listed, tell = self._listed(), sparse(said)
+        rows = self._rows(listed)
+        sums = check_sums(self.folder, tell)
+        count = len(listed.names)
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            for first in range(0, count, _BLOCK):
+                images = _Files(listed, torch.arange(first, min(first + _BLOCK, count)), self.side)
+                # A list of a block, not an iterator over all: every image waits in the pool's queue.
+                list(pool.map(images.pixels, range(len(images))))
+                tell(first + len(images), count, "checking images")
+        counts = {part: len(found) for part, found in rows.items()}
+        return Checked(counts, files=count + listed.files, sums=sums, generated=self.generated)
+
+    def setup(self, stage: str | None = None) -> None:
+        listed = self._listed()
+        for part, rows in self._rows(listed).items():
+            setattr(self, part, limited(_Files(listed, rows, self.side), self.limit.get(part)))
+
+    def description(self) -> dict[str, Any]:
+        shape = {"height": self.side, "width": self.side}
+        return {**super().description(), **shape, "mean": list(_MEAN), "std": list(_STD)}
+
+    def _listed(self) -> _Listed:
+        if self._opened is None:
+            self._opened = _read_metadata(self._place())
+        return self._opened
+
+    def _rows(self, listed: _Listed) -> dict[str, torch.Tensor]:
+        found, published = (_sizes(count) for count in (len(listed.names), PUBLISHED))
+        check_counts(listed.place, found, published, self.generated, listed.hint)
+        return split_rows(found)
+
+    def _place(self) -> Path:
+        """The folder with `imgs` and `metadata`.
+
+        Raises:
+            DataError: there is none.
+        """
+        assert self.folder is not None
+        size = f"pathfinder{self.side}"
+        sized = [self.folder / below / size for below in _PLACES]
+        place = next((each for each in (*sized, self.folder) if (each / KIND).is_dir()), None)
+        if place is None:
+            at = next((each for each in sized if each.is_dir()), self.folder)
+            found = sorted(path.name for path in at.iterdir())
+            listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "") if found else "nothing"
+            raise DataError(f"{at} holds no data of {self.task.title}: found {listed}. {self._wanted()}")
+        for name in ("metadata", "imgs"):
+            if not (place / KIND / name).is_dir():
+                raise DataError(f"{place / KIND / name} is missing; the download is incomplete. {self._wanted()}")
+        return place / KIND
 
 
-class _Pictures(Dataset[Sample]):
-    """Images that are read where they are asked for."""
-
-    def __init__(self, folder: Path, images: list[Listed], side: int) -> None:
-        self.folder, self.images, self.side = folder, images, side
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        image = self.images[index]
-        pixels = read_gray(self.folder / image.name, self.side, image.line)
-        return Sample(standardised(pixels.reshape(-1, 1), MEAN, DEVIATION), image.label)
-
-
-def _task(name: str, title: str, side: int, paper: Mapping[str, float]) -> Task:
+def _task(name: str, title: str, side: int, paper: dict[str, float]) -> Task:
     return Task(
         name=name,
         title=title,
         kind=CLASSIFICATION,
         length=side * side,
         n_inputs=1,
-        n_outputs=len(CLASSES),
-        classes=CLASSES,
-        expected=f"pathfinder/pathfinder{side}/{LEVEL} with metadata/K.npy and imgs/K/sample_N.png of {side} × {side}",
+        n_outputs=2,
+        classes=("separate", "connected"),
+        expected=f"pathfinder/pathfinder{side}/{KIND} with imgs/K/sample_N.png and metadata/K.npy",
         paper=paper,
     )
 
 
-class Pathfinder(TaskData):
-    """32 × 32 pixels, split 80/10/10."""
+class Pathfinder(_Pathfinder):
+    """Images of 32 × 32 pixels, (1024, 1)."""
 
-    side: ClassVar[int] = 32
+    side = 32
     task = _task(
         "pathfinder",
         "Pathfinder",
@@ -84,156 +132,126 @@ class Pathfinder(TaskData):
         {"pb": 94.8, "s4": 94.20, "s4d_legs": 93.06, "s4d_inv": 93.78, "s5": 87.57, "transformer": 71.40},
     )
 
-    def __init__(self, data: str | Path | None, **options: Any) -> None:
-        super().__init__(data, **options)
-        assert self.folder is not None
-        self.folder = generated_above(self.folder, self.task.name)
-        self._found: tuple[Path, list[Listed]] | None = None
 
-    @property
-    def n_inputs(self) -> int:
-        return 1
-
-    def description(self) -> dict[str, Any]:
-        return {**super().description(), "mean": list(MEAN), "deviation": list(DEVIATION)}
-
-    def check(self, said: Said | None = None) -> Checked:
-        assert self.folder is not None
-        sums = check_sums(self.folder, sparse(said))
-        place, images = self._listed()
-        tell = sparse(said)
-        for i, image in enumerate(images):
-            read_gray(place / image.name, self.side, image.line)
-            tell(i + 1, len(images), "reading images")
-        counts = {part: len(found) for part, found in self._parts().items()}
-        return Checked(counts, files=len(images), sums=sums, generated=self.generated)
-
-    def setup(self, stage: str | None = None) -> None:
-        place, _ = self._listed()
-        for part, images in self._parts().items():
-            setattr(self, part, limited(_Pictures(place, images, self.side), self.limit.get(part)))
-
-    def _parts(self) -> Mapping[str, list[Listed]]:
-        place, images = self._listed()
-        # As published: both rounded down.
-        tenth = int(0.1 * len(images))
-        if not tenth:
-            raise DataError(f"{place} lists {len(images)} images; at least 10 are needed, a tenth of them for a test.")
-        rows = split_rows([len(images) - 2 * tenth, tenth, tenth])
-        parts = dict(zip(("train", "validation", "test"), ([images[i] for i in part] for part in rows), strict=True))
-        return parts
-
-    def _listed(self) -> tuple[Path, list[Listed]]:
-        """The folder of the level, and all images in the order of the metadata."""
-        if self._found is None:
-            place = self._place()
-            images = [image for path in _metadata(place, self._wanted()) for image in _lines(place, path)]
-            self._check_unique(place, images)
-            generated = self.generated
-            wanted = PUBLISHED if generated is None else sum(generated.counts.values())
-            if len(images) != wanted:
-                source = (
-                    f"the published number; the download is incomplete or of another version; a set of another number "
-                    f"says so in {GENERATED}"
-                    if generated is None
-                    else f"{GENERATED} says so; generate it again"
-                )
-                raise DataError(f"{place / 'metadata'} lists {len(images):,} images; expected {wanted:,} ({source}).")
-            self._found = place, images
-        return self._found
-
-    def _check_unique(self, place: Path, images: list[Listed]) -> None:
-        first: dict[str, str] = {}
-        for image in images:
-            if image.name in first:
-                raise DataError(
-                    f"{place / image.name} is listed twice, in {first[image.name]} and in {image.line}; expected once. "
-                    "The metadata are damaged; get them again."
-                )
-            first[image.name] = image.line
-
-    def _place(self) -> Path:
-        assert self.folder is not None
-        size = f"pathfinder{self.side}"
-        for below in (LEVEL, *(f"{place}/{size}/{LEVEL}".lstrip("/") for place in _PLACES)):
-            if (self.folder / below).is_dir():
-                return self.folder / below
-        found = sorted(path.name for path in self.folder.iterdir())
-        listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "") if found else "nothing"
-        raise DataError(f"{self.folder} holds no {size}/{LEVEL}: found {listed}. {self._wanted()}")
-
-
-class PathX(Pathfinder):
-    """128 × 128 pixels, split 80/10/10."""
+class PathX(_Pathfinder):
+    """Images of 128 × 128 pixels, (16384, 1)."""
 
     side = 128
-    # The text of the paper's first version says 96.54 for pb.
     task = _task("pathx", "Path-X", side, {"pb": 96.66, "s4": 96.35, "s4d_legs": 91.95, "s4d_inv": 92.80, "s5": 85.25})
 
 
-def read_gray(path: Path, side: int, line: str) -> Pixels:
-    """An image in gray, (side, side), after all of its check sums.
+class _Listed(NamedTuple):
+    """What the metadata list.
 
-    Args:
-        path: of a PNG file.
-        side: its width and height.
-        line: which names it in messages.
+    Attributes:
+        place: folder of `imgs` and `metadata`.
+        names: (images,) names of files below it, in bytes: 200,000 paths would be a burden to every worker.
+        labels: (images,) 0 or 1.
+        files: of metadata.
+        hint: what may be missing.
+    """
+
+    place: Path
+    names: npt.NDArray[np.bytes_]
+    labels: npt.NDArray[np.int64]
+    files: int
+    hint: str
+
+
+class _Files(Dataset[Sample]):
+    """Images, each read when it is asked for."""
+
+    def __init__(self, listed: _Listed, rows: torch.Tensor, side: int) -> None:
+        self.listed, self.rows, self.side = listed, rows, side
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(scaled(self.pixels(index), _MEAN, _STD), int(self.listed.labels[int(self.rows[index])]))
+
+    def pixels(self, index: int) -> torch.Tensor:
+        """(side², 1) uint8, row by row.
+
+        Raises:
+            DataError: the file is missing, damaged or of another size.
+        """
+        path = self.listed.place / self.listed.names[int(self.rows[index])].decode()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing, which the metadata list; the download is incomplete.") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        try:
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                size = image.size
+                # Its check sums; only then are its pixels read, from the start.
+                image.verify()
+            if size == (self.side, self.side):
+                with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                    return torch.from_numpy(np.array(image.convert("L")).reshape(-1, 1))
+        # A damaged file raises nearly anything.
+        except Exception as error:
+            what = "it is empty" if not content else str(error) or type(error).__name__
+            raise DataError(f"{path} is damaged or no PNG image: {what}. Get it again.") from None
+        raise DataError(f"{path} has {size[0]} × {size[1]} pixels; expected {self.side} × {self.side}.")
+
+
+def _sizes(count: int) -> dict[str, int]:
+    tenth = int(0.1 * count)
+    return {"train": count - 2 * tenth, "validation": tenth, "test": tenth}
+
+
+def _read_metadata(place: Path) -> _Listed:
+    """All metadata of a kind, in the order of their numbers.
 
     Raises:
-        DataError: the file is missing, empty, damaged or of another size.
+        DataError: what is missing or damaged, by file and line.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing, which {line} lists; the download is incomplete.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    if not content:
-        raise DataError(f"{path} is empty (0 bytes); expected a PNG of {side} × {side}. Unpack the archive again.")
-    if not content.startswith(_SIGNATURE) or content[12:16] != b"IHDR" or len(content) < 24:
-        raise DataError(f"{path} is no PNG: it begins with {content[:8]!r}. Unpack the archive again.")
-    # Before Pillow makes room for them.
-    width, height = struct.unpack(">II", content[16:24])
-    if (width, height) != (side, side):
-        raise DataError(f"{path} has {width} × {height} pixels; expected {side} × {side}. It is of another set.")
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            image.verify()
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            return np.asarray(image.convert("L"))
-    except Exception as error:
-        # Pillow raises many kinds for damaged files.
-        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}); unpack the archive again.") from None
+    numbers: dict[int, Path] = {}
+    for path in (place / "metadata").glob("*.npy"):
+        # Other systems' marks of a file, such as ._0.npy.
+        if path.name.startswith("."):
+            continue
+        if not (path.stem.isascii() and path.stem.isdigit()):
+            raise DataError(f"{path} is no file of metadata; expected names such as 0.npy, by number.")
+        numbers[int(path.stem)] = path
+    if not numbers:
+        raise DataError(f"{place / 'metadata'} holds no metadata; expected 0.npy, 1.npy and so on.")
+    labels: dict[str, int] = {}
+    for number in sorted(numbers):
+        for line, name, label in _lines(numbers[number]):
+            if name in labels:
+                raise DataError(f"{numbers[number]}, line {line}: {name} is listed a second time.")
+            labels[name] = label
+    gaps = [f"{number}.npy" for number in range(min(max(numbers), _MOST_GAPS)) if number not in numbers]
+    hint = f"Not in {place / 'metadata'}: {', '.join(gaps[:8])}{', …' if len(gaps) > 8 else ''}. " if gaps else ""
+    names = np.array([name.encode() for name in labels])
+    return _Listed(place, names, np.array(list(labels.values()), np.int64), len(numbers), hint)
 
 
-def _metadata(place: Path, wanted: str) -> list[Path]:
-    folder = place / "metadata"
-    found = list(folder.glob("*.npy")) if folder.is_dir() else []
-    if not found:
-        raise DataError(f"{folder} holds no K.npy; the download is incomplete. {wanted}")
-    if odd := sorted(path.name for path in found if not (path.stem.isascii() and path.stem.isdigit())):
-        raise DataError(f"{folder / odd[0]} is not named by a number; expected K.npy. Remove what is no metadata.")
-    return sorted(found, key=lambda path: int(path.stem))
-
-
-def _lines(place: Path, path: Path) -> list[Listed]:
+def _lines(path: Path) -> Iterator[tuple[int, str, int]]:
+    """Number, file and label of each line.  The published files are text, whatever their name says."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    if not content:
-        raise DataError(f"{path} is empty (0 bytes); expected lines of text. Unpack the archive again.")
-    expected = "expected text like: imgs/0 sample_0.png 0 1 …, with the label, 0 or 1, in column 3 counted from 0"
     if content.startswith(b"\x93NUMPY"):
-        raise DataError(f"{path} is an array of NumPy; {expected}, as Long Range Arena has it in spite of the name.")
-    found = []
-    for number, raw in enumerate(content.splitlines(), start=1):
-        fields = raw.decode("ascii", "replace").split()
-        if len(fields) < 4 or fields[3] not in ("0", "1"):
-            shown = raw[:60].decode("ascii", "backslashreplace")
-            raise DataError(f"{path}, line {number}, is {shown!r}; {expected}. Unpack the archive again.")
-        name = PurePosixPath(fields[0], fields[1])
-        if name.is_absolute() or ".." in name.parts:
-            raise DataError(f"{path}, line {number}, names {str(name)!r}; expected a file below {place}.")
-        found.append(Listed(str(name), int(fields[3]), f"{path.name}, line {number},"))
-    return found
+        raise DataError(f"{path} is an array of NumPy; expected text, as in the release of Long Range Arena.")
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is damaged: it holds bytes that are no ASCII text. Get it again.") from None
+    for line, row in enumerate(text.splitlines(), start=1):
+        fields = row.split()
+        if len(fields) < 4:
+            what = f"{row:.60} has {len(fields)} columns"
+            raise DataError(f"{path}, line {line}: {what}; expected folder, file, number, label and more.")
+        folder, file, _, label, *_ = fields
+        name = PurePosixPath(folder, file)
+        if name.is_absolute() or ".." in name.parts or "\0" in str(name):
+            raise DataError(f"{path}, line {line}: {str(name)!r:.60} is no file below {path.parent.parent}.")
+        if label not in ("0", "1"):
+            raise DataError(f"{path}, line {line}: label {label!r:.40}; expected 0 or 1.")
+        yield line, str(name), int(label)

@@ -176,6 +176,9 @@ def test_other_folders_are_told_what_is_there(tmp_path):
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is not unpacked\. Run: tar -xzf"):
         GrayCIFAR(tmp_path).check()
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is not unpacked"):
+        GrayCIFAR(tmp_path / "cifar-10-batches-py").check()
 
 
 class Malicious:
