@@ -43,8 +43,8 @@ default_role = "code"
 
 # Names of other projects, without a network to fetch their inventories; bare names, which annotations that are only
 # imported for the type checker leave unresolved.
-_OTHERS = "flint|hypothesis|llvmlite|mpmath|numba|numpy|np|npt|scipy|torch|typer|collections|os|pathlib|typing|weakref"
-nitpick_ignore_regex = [(r"py:.*", rf"\w+|({_OTHERS})\..*")]
+_OTHERS = "flint|hypothesis|lightning|llvmlite|mpmath|numba|numpy|np|npt|scipy|torch|typer|collections|os|pathlib|typing|weakref"
+nitpick_ignore_regex = [(r"py:.*", rf"\w+|tuple\[\w+|({_OTHERS})\..*")]
 
 GENERATED = Path(__file__).parent / "_generated"
 # Its own modules, such as published_code.

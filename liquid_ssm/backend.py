@@ -192,8 +192,8 @@ class Backend(ABC):
       or `elementary`; y (batch, H, L) contiguous, responses (order-1, H).  Backends that take tensors have
       `added_correlations` beside it, with the same arguments -> (y + …, final sums), which writes nothing.
       `joint_scan(system, u, *, order)` -> y: Σ_p K_p * (u_k … u_{k-p+1}) from rest, `kb` over adjacent tuples.
-      `single_step(system, u, spec, x, sums, inputs)` -> (y, x, sums, inputs), or None where it has no such form: one step
-      of `truncated`, `kb` or `pb`, u (batch, H, 1), the parts those of a `liquid_ssm.modes.State`.
+      `single_step(system, u, spec, x, sums, inputs)` -> (y, x, sums, inputs), or None where it has no such form: one
+      step of `truncated`, `kb` or `pb`, u (batch, H, 1), the parts those of a `liquid_ssm.modes.State`.
     """
 
     name: ClassVar[str]

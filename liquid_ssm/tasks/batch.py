@@ -28,12 +28,14 @@ class Batch(NamedTuple):
         target: (batch,) int64 classes or (batch, n_outputs) float32.
         lengths: (batch,) true lengths int64, for pairs (batch, 2); None where all are u's.
         rate: factor of every step size: 2 where u is sampled half as often as in training.
+        counts: False where another process has these samples, and this one only keeps in step.
     """
 
     u: torch.Tensor
     target: torch.Tensor
     lengths: torch.Tensor | None = None
     rate: float = 1.0
+    counts: bool = True
 
 
 # Lengths of one remainder modulo this count as the same when a backend is selected for training.
@@ -43,8 +45,9 @@ _UNIT = 128
 def padded_length(lengths: Sequence[int]) -> int:
     """To how many steps sequences of these lengths are padded.
 
-    The longest where all have the same length.  Else the next power of two, above 128 the next multiple of 128: batches of
-    a few lengths instead of hundreds, for each of which a backend would have to be selected, and graphs compiled.
+    The longest where all have the same length.  Else the next power of two, above 128 the next multiple of 128:
+    batches of a few lengths instead of hundreds, for each of which a backend would have to be selected, and graphs
+    compiled.
     """
     longest = max(lengths)
     if min(lengths) == longest:

@@ -18,8 +18,8 @@ class BatchOrder(Sampler[list[int]]):
         drop_last: leave out a last batch that is smaller.
         rank, ranks: this process and the number of them: the batch of all of them is ranks · batch_size consecutive
             samples of the permutation, so that n processes see in each step what one process with n times the batch
-            sees.  What is left over at the end of an epoch is shared out as evenly as it goes, and left out if it has
-            fewer samples than processes.
+            sees.  What is left over at the end of an epoch is shared out as evenly as it goes; a process for which
+            nothing is left is handed a sample of another one, which does not count.
 
     Attributes:
         epoch, done: where the iteration is: batches of this epoch that were handed out.
@@ -46,14 +46,24 @@ class BatchOrder(Sampler[list[int]]):
 
     def __len__(self) -> int:
         whole, rest = divmod(self.n_samples, self.batch_size * self.ranks)
-        return whole + (not self.drop_last and rest >= self.ranks)
+        return whole + (not self.drop_last and rest > 0)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self._permutation()
-        step = self.batch_size * self.ranks
         for k in range(self.done, len(self)):
-            together = order[k * step : (k + 1) * step]
-            yield together[self.rank * len(together) // self.ranks : (self.rank + 1) * len(together) // self.ranks]
+            first, last = self._share(k)
+            yield order[first:last] or order[first : first + 1] or order[-1:]
+
+    def counts(self, k: int) -> bool:
+        """Whether the samples of batch k are this process's own."""
+        first, last = self._share(k)
+        return last > first
+
+    def _share(self, k: int) -> tuple[int, int]:
+        step = self.batch_size * self.ranks
+        together = min(step, self.n_samples - k * step)
+        first, last = (k * step + rank * together // self.ranks for rank in (self.rank, self.rank + 1))
+        return first, last
 
     def _permutation(self) -> list[int]:
         if self.seed is None:
@@ -80,7 +90,7 @@ class ResumableLoader(DataLoader[Any]):
         for batch in super().__iter__():
             # Counted as it is handed out: workers draw indices ahead of it.
             self.order.done += 1
-            yield batch
+            yield batch if self.order.counts(self.order.done - 1) else batch._replace(counts=False)
         self.order.done = 0
 
     def state_dict(self) -> dict[str, int]:

@@ -97,8 +97,8 @@ class Keeper(Callback):
         metric: `accuracy` or `rmse`.
         about: what a checkpoint says of itself: configuration and model.
         save_best: writes the model that is the best so far.
-        save_every: steps between checkpoints within an epoch; None for none.
         patience: epochs without a better validation after which training stops.
+        said: told (steps done, steps in all, what) after each epoch, and with `every_step` after each step.
 
     Attributes:
         rows: one per epoch that is finished.
@@ -112,11 +112,12 @@ class Keeper(Callback):
         about: Mapping[str, Any],
         save_best: Callable[[int, float], None],
         *,
-        save_every: int | None = None,
         patience: int | None = None,
+        said: Callable[[int, int, str], None] | None = None,
+        every_step: bool = False,
     ) -> None:
         self.folder, self.metric, self.about, self.save_best = folder, metric, dict(about), save_best
-        self.save_every, self.patience = save_every, patience
+        self.patience, self.said, self.every_step = patience, said, every_step
         self.rows: list[dict[str, Any]] = []
         self.best: tuple[float, int] | None = None
         self._seconds, self._since = 0.0, 0.0
@@ -141,6 +142,10 @@ class Keeper(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["liquid_ssm"] = {"version": VERSION, "package": package_version("liquid-ssm"), **self.about}
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A run that was killed after its last epoch goes on with its tests.
+        trainer.should_stop = self._is_over()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = perf_counter()
         # Rows that were written after the checkpoint are written again.
@@ -155,8 +160,8 @@ class Keeper(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.save_every is not None and trainer.global_step % self.save_every == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.folder / CHECKPOINTS / LAST)
+        if self.every_step:
+            self._say(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         # Before the callback of averaged weights takes them back.
@@ -191,8 +196,20 @@ class Keeper(Callback):
         if self.best is not None and self.best[1] == trainer.current_epoch:
             trainer.save_checkpoint(self.folder / CHECKPOINTS / BEST)
         trainer.save_checkpoint(self.folder / CHECKPOINTS / LAST)
-        if self.patience is not None and self.best is not None:
-            trainer.should_stop = trainer.current_epoch - self.best[1] >= self.patience
+        trainer.should_stop = self._is_over()
+        self._say(trainer)
+
+    def _say(self, trainer: Trainer) -> None:
+        if self.said is not None and trainer.is_global_zero:
+            last = self.rows[-1] if self.rows else None
+            so_far = "" if last is None else f", validation {self.metric} {last[f'validation_{self.metric}']:.4f}"
+            what = f"{self.folder.name}, epoch {trainer.current_epoch + 1} of {trainer.max_epochs}{so_far}"
+            self.said(trainer.global_step, int(trainer.estimated_stepping_batches), what)
+
+    def _is_over(self) -> bool:
+        if self.patience is None or self.best is None:
+            return False
+        return bool(self.rows[-1]["epoch"] - self.best[1] >= self.patience) if self.rows else False
 
     def _is_better(self, value: float) -> bool:
         if not math.isfinite(value):
@@ -211,6 +228,24 @@ class Keeper(Callback):
             writer.writeheader()
             writer.writerows(self.rows)
             write_whole(self.folder / METRICS, text.getvalue().encode())
+
+
+class WithinEpochs(Callback):
+    """Checkpoints within an epoch; the last of all callbacks, since others change what they keep after each step.
+
+    Args:
+        path: of the checkpoint.
+        every: steps between two of them.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.path)
 
 
 def generator_states() -> dict[str, Any]:

@@ -145,24 +145,25 @@ def train(
         given = {name: value for name, value in options.items() if value is not None}
         found = configuration(config, **{**from_texts(set or []), **given})
         folder = Path(run or f"runs/{found.task}-{found.model or found.resolved.model}")
-        _start(folder, found)
-    _run(folder, found, not no_check, json, quiet)
+    _run(folder, found, resume is None, not no_check, json, quiet)
 
 
-def _run(folder: Path, found: Configuration, check: bool, json: str | None, quiet: bool) -> None:
+def _run(folder: Path, found: Configuration, new: bool, check: bool, json: str | None, quiet: bool) -> None:
     from ..report import dump_json
     from .run import train as work
 
     first = _first_process()
     out = sys.stderr if json == "-" else sys.stdout
     with progress(quiet or not first) as step:
-        said = None if step is None else _sparse(step)
+        terminal = sys.stderr.isatty()
+        said = None if step is None else step if terminal else _sparse(step)
         document = work(
             found,
             folder,
+            new=new,
             check=check,
-            progress_bar=not quiet and sys.stderr.isatty(),
             said=said,
+            every_step=terminal,
             told=None if quiet or not first else lambda line: print(line, file=out, flush=True),
         )
     if first:
@@ -207,14 +208,6 @@ def _list(task: str | None, model: str | None, quick: bool, json: str | None, qu
         from rich.console import Console
 
         show(found, Console())
-
-
-def _start(folder: Path, found: Configuration) -> None:
-    # The other processes of a run on several devices are started with the same command.
-    if _first_process():
-        from .run import start
-
-        start(folder, found)
 
 
 def _first_process() -> bool:

@@ -26,7 +26,7 @@ class Configuration:
         task: a name in `liquid_ssm.tasks.TASKS`.
         preset: of the task; None for its first.
         model: one of `liquid_ssm.nn.MODEL_NAMES`; None for that of the preset.
-        settings: values in place of the preset's.
+        settings: values in place of the preset's; then those of the preset, too.
         data: folder of the data.
         seeds: one run each: initial parameters, order of the samples, dropout.
         budget: parameters; n_channels becomes the width that comes nearest.
@@ -88,7 +88,11 @@ class Configuration:
         if self.ema is not None and not 0 < self.ema < 1:
             raise ParameterError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999.")
         object.__setattr__(self, "preset", get_preset(self.task, self.preset).name)
-        object.__setattr__(self, "settings", dict(self.settings))
+        preset = get_preset(self.task, self.preset).override(**self.settings)
+        object.__setattr__(self, "model", self.model or preset.model)
+        # All of them, so that a run does not change with what a later version takes for the preset.
+        full = {name: getattr(preset, name) for name in _SETTINGS}
+        object.__setattr__(self, "settings", {**full, "options": dict(preset.options)})
         if self.resolved.batch_size % self.devices:
             raise ParameterError(
                 f"batch_size is {self.resolved.batch_size} and devices {self.devices}; the batch is shared, so give a "
@@ -125,6 +129,9 @@ def configuration(file: str | Path | None = None, **given: Any) -> Configuration
         ParameterError: the file cannot be read, or holds a key or value that is not allowed.
     """
     values = {} if file is None else _read(Path(file))
+    # As a run's own `configuration.json` has them.
+    inner = _checked("settings", values.pop("settings", {}), _TYPES["settings"])
+    values = {**inner, **values}
     values |= {name: value for name, value in given.items() if value is not None}
     own: dict[str, Any] = {}
     settings: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from torch import nn
 from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ..errors import ParameterError
+from ..errors import ParameterError, UnstableRecurrence
 from ..nn.optim import parameter_groups
 from ..tasks.batch import Batch
 from ..tasks.task import CLASSIFICATION, Task
@@ -81,8 +81,9 @@ class Learner(LightningModule):
         self.training_loss = MeanMetric()
         # In a checkpoint within an epoch: the loss of its steps so far.
         self.training_loss.persistent(True)
-        self.measured = nn.ModuleDict({part: Measured(task, batch_means) for part in ("validation", "test")})
+        self.measured: Any = nn.ModuleDict({part: Measured(task, batch_means) for part in ("validation", "test")})
         self.results: dict[str, tuple[float, float]] = {}
+        self._failure: ArithmeticError | None = None
 
     def forward(self, batch: Batch) -> torch.Tensor:
         try:
@@ -104,19 +105,32 @@ class Learner(LightningModule):
         return nn.functional.mse_loss(y.float(), target.float().view_as(y))
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        loss = self.criterion(self(batch), batch.target)
-        if not torch.isfinite(loss):
-            raise Diverged(
-                f"the loss of step {self.global_step + 1} is {float(loss)}; lower lr or ssm_lr, or set clip=1."
-            )
-        count = len(batch.target)
-        self.training_loss.update(loss.detach(), count)
-        ranks = self.trainer.world_size
-        if ranks == 1:
-            return loss
+        failure: ArithmeticError | None = None
+        try:
+            loss = self.criterion(self(batch), batch.target)
+            if not torch.isfinite(loss):
+                failure = Diverged(
+                    f"the loss of step {self.global_step + 1} is {float(loss)}; lower lr or ssm_lr, or set clip=1."
+                )
+        except (UnstableRecurrence, Diverged) as error:
+            failure = error
+        count = len(batch.target) if batch.counts else 0
+        total = 0.0 if failure else float(loss.detach()) * count
+        together, total = self._together(count, total, failure)
+        self.training_loss.update(total / together, together)
         # Processes average their gradients, whatever the size of their shares.
-        together = self.trainer.strategy.reduce(torch.tensor(float(count)), reduce_op="sum")
-        return loss * (count * ranks / float(together))
+        return loss * (count * self.trainer.world_size / together)
+
+    def _together(self, count: int, total: float, failure: ArithmeticError | None) -> tuple[float, float]:
+        """Samples and sum of losses over all processes; where one of them fails, all do, and none waits for it."""
+        if self.trainer.world_size > 1:
+            own = torch.tensor([count, total, failure is not None], dtype=torch.float64, device=self.device)
+            count, total, failed = self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
+            if failed and failure is None:
+                failure = Diverged(f"training broke down in another process, in step {self.global_step + 1}.")
+        if failure is not None:
+            raise failure
+        return count, total
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self._measure("validation", batch)
@@ -146,12 +160,20 @@ class Learner(LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _measure(self, part: str, batch: Batch) -> None:
-        y = self(batch)
-        target = batch.target if self.task.kind == CLASSIFICATION else batch.target.float().view_as(y)
-        self.measured[part].update(self.criterion(y, target), y, target)
+        try:
+            y = self(batch)
+        except (UnstableRecurrence, Diverged) as error:
+            # At the end of the part, where no other process waits for this one.
+            self._failure = error
+            return
+        if batch.counts:
+            target = batch.target if self.task.kind == CLASSIFICATION else batch.target.float().view_as(y)
+            self.measured[part].update(self.criterion(y, target), y, target)
 
     def finish(self, part: str) -> tuple[float, float]:
         """Loss and metric of the pass over a part that has just ended, on all processes."""
         if part not in self.results:
+            failure, self._failure = self._failure, None
+            self._together(1, 0.0, failure)
             self.results[part] = self.measured[part].found()
         return self.results[part]

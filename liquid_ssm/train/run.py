@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ..environment import environment, package_version
@@ -29,7 +30,7 @@ from ..tasks import get_task
 from ..tasks.batch import Batch
 from ..tasks.order import BatchOrder
 from ..tasks.task import BATCH_MEANS
-from .checkpoints import CHECKPOINTS, LAST, Keeper, WholeFiles, read_checkpoint, write_whole
+from .checkpoints import CHECKPOINTS, LAST, Keeper, WholeFiles, WithinEpochs, read_checkpoint, write_whole
 from .configuration import Configuration, restored
 from .learner import Diverged, Learner
 
@@ -46,12 +47,16 @@ def start(folder: Path, configuration: Configuration) -> None:
     Raises:
         ParameterError: it holds something.
     """
+    _require_new(folder)
+    write_whole(folder / CONFIGURATION, (dump_json(configuration.as_dict()) + "\n").encode())
+
+
+def _require_new(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ParameterError(
             f"--run {str(folder)!r} is not empty, and nothing in it is overwritten; go on with it by --resume "
             f"{folder}, or name a new folder."
         )
-    write_whole(folder / CONFIGURATION, (dump_json(configuration.as_dict()) + "\n").encode())
 
 
 def resume(folder: Path) -> Configuration:
@@ -73,8 +78,9 @@ def train(
     configuration: Configuration,
     folder: Path,
     *,
+    new: bool = False,
     check: bool = True,
-    progress_bar: bool = False,
+    every_step: bool = False,
     said: Said | None = None,
     told: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -83,9 +89,10 @@ def train(
     Args:
         configuration: of the run.
         folder: of the run, as `start` made it.
+        new: make it, once data and model are known to be good.
         check: read all data first.
-        progress_bar: Lightning's, on standard error.
-        said: told (done, total, what) while data are checked.
+        said: told (done, total, what) while data are checked and after each epoch.
+        every_step: tell it after each step, too.
         told: told one line per seed.
 
     Returns:
@@ -96,12 +103,16 @@ def train(
         DataError, ParameterError, CheckpointError: before anything is trained, or where files cannot be written.
     """
     preset = configuration.resolved
+    if new and _first_process():
+        _require_new(folder)
     if configuration.threads is not None:
         torch.set_num_threads(configuration.threads)
     data = _data(configuration, 0)
     checked = data.check(said) if check else None
     data.setup()
     config = model_config(configuration, data)
+    if new and _first_process():
+        start(folder, configuration)
     about = {
         "task": data.description(),
         "training": configuration.as_dict(),
@@ -111,7 +122,7 @@ def train(
     for seed in configuration.seeds:
         place = folder / f"seed-{seed}"
         done = _read_result(place / RESULT)
-        result = done or _one(configuration, config, seed, place, about, progress_bar)
+        result = done or _one(configuration, config, seed, place, about, said, every_step)
         results.append(result)
         if told is not None:
             told(_line(result, data.task.metric))
@@ -174,7 +185,8 @@ def _one(
     seed: int,
     folder: Path,
     about: Mapping[str, Any],
-    progress_bar: bool,
+    said: Said | None,
+    every_step: bool,
 ) -> dict[str, Any]:
     """Train and test one seed; a run that breaks down is a result, too."""
     preset = configuration.resolved
@@ -192,8 +204,11 @@ def _one(
         model, data.task, preset, len(order), batch_means=BATCH_MEANS in configuration.as_published
     )  # fmt: skip
 
+    # A model file is for any machine; its backend is chosen where it is used.
+    anywhere = replace(config, options={name: value for name, value in config.options.items() if name != "backend"})
+
     def save(name: str, found: Mapping[str, Any]) -> None:
-        save_model(folder / name, learner.model, config, {**about, "seed": seed, "metrics": dict(found)})
+        save_model(folder / name, learner.model, anywhere, {**about, "seed": seed, "metrics": dict(found)})
 
     own = {name: value for name, value in configuration.as_dict().items() if name not in PLACE}
     keeper = Keeper(
@@ -201,8 +216,9 @@ def _one(
         metric,
         {"configuration": {**own, "seed": seed}, "config": config.as_dict(), "about": _plain(about)},
         lambda epoch, value: save("model", {"epoch": epoch, f"validation_{metric}": value}),
-        save_every=configuration.save_every,
         patience=configuration.patience,
+        said=said,
+        every_step=every_step,
     )
     last = folder / CHECKPOINTS / LAST
     result: dict[str, Any] = {
@@ -211,7 +227,7 @@ def _one(
         "failure": None, "metrics": {}, "seconds_per_epoch": None,
     }  # fmt: skip
     with _quiet():
-        trainer = _trainer(configuration, folder, keeper, progress_bar)
+        trainer = _trainer(configuration, folder, keeper)
         try:
             if last.is_file():
                 read_checkpoint(last, {**own, "seed": seed})
@@ -219,6 +235,8 @@ def _one(
             else:
                 _warm_up(learner, data, configuration)
                 trainer.fit(learner, datamodule=data)
+            # Also where the last epoch was over before: averaged weights are those of the checkpoint.
+            learner.load_state_dict(read_checkpoint(last, {**own, "seed": seed})["state_dict"])
             if keeper.best is None:
                 raise Diverged(f"the {metric} of the validation part was never finite; lower lr, or set clip=1.")
             last_metrics = _tested(trainer, learner, data, metric, "last_")
@@ -226,6 +244,19 @@ def _one(
                 save("last-model", last_metrics)
             learner.model.load_state_dict(load_model(folder / "model").model.state_dict())
             found = {**_tested(trainer, learner, data, metric, ""), **last_metrics}
+        except SystemExit:
+            if trainer.interrupted:
+                # Lightning leaves with 1 after Ctrl-C, which is a result here.
+                raise KeyboardInterrupt from None
+            raise
+        except RuntimeError as error:
+            # What gloo and NCCL raise, in every process that is left.
+            if configuration.devices > 1 and re.search("onnection (closed|reset)|NCCL|timed out", str(error)):
+                raise CheckpointError(
+                    f"a process of the {configuration.devices} has ended, and the others with it. Go on from the last "
+                    f"checkpoint with --resume {folder.parent}."
+                ) from None
+            raise
         except (UnstableRecurrence, Diverged) as failure:
             result["failure"] = f"{type(failure).__name__}: {failure}"
         else:
@@ -238,12 +269,12 @@ def _one(
     return result
 
 
-def _trainer(configuration: Configuration, folder: Path, keeper: Keeper, progress_bar: bool) -> Trainer:
+def _trainer(configuration: Configuration, folder: Path, keeper: Keeper) -> Trainer:
     callbacks: list[Any] = [keeper]
     if configuration.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=configuration.ema))
-    if progress_bar:
-        callbacks.append(RichProgressBar())
+    if configuration.save_every is not None:
+        callbacks.append(WithinEpochs(folder / CHECKPOINTS / LAST, configuration.save_every))
     folder.mkdir(parents=True, exist_ok=True)
     return Trainer(
         accelerator=configuration.accelerator,
@@ -259,7 +290,8 @@ def _trainer(configuration: Configuration, folder: Path, keeper: Keeper, progres
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=progress_bar,
+        # The command's own; two live displays do not go together.
+        enable_progress_bar=False,
         # BatchOrder shares the batches itself, so that no sample comes twice.
         use_distributed_sampler=False,
     )
@@ -276,7 +308,7 @@ def _warm_up(learner: Learner, data: Any, configuration: Configuration) -> None:
     states = torch.get_rng_state()
     batch: Batch = next(iter(data.train_dataloader()))
     if configuration.accelerator == "cpu" and configuration.precision == "32-true":
-        learner.criterion(learner(batch), batch.target).backward()
+        torch.autograd.backward(learner.criterion(learner(batch), batch.target))
         learner.zero_grad()
     for module in learner.model.modules():
         # Running statistics have seen that batch.

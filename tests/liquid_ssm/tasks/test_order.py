@@ -36,16 +36,17 @@ def test_one_process_sees_every_sample_once(n_samples: int, batch_size: int, see
 @given(st.integers(0, 60), st.integers(1, 4), st.integers(2, 4), st.booleans())
 def test_processes_together_see_what_one_sees(n_samples: int, batch_size: int, ranks: int, drop_last: bool) -> None:
     one = list(BatchOrder(n_samples, batch_size * ranks, seed=7, drop_last=drop_last))
-    shares = [
-        list(BatchOrder(n_samples, batch_size, seed=7, drop_last=drop_last, rank=rank, ranks=ranks))
-        for rank in range(ranks)
+    orders = [
+        BatchOrder(n_samples, batch_size, seed=7, drop_last=drop_last, rank=rank, ranks=ranks) for rank in range(ranks)
     ]
-    together = [[i for share in step for i in share] for step in zip(*shares, strict=True)]
-    # A rest that cannot give every process a sample is left out.
-    assert together == [batch for batch in one if len(batch) >= ranks]
-    for step in zip(*shares, strict=True):
-        sizes = [len(share) for share in step]
-        assert max(sizes) - min(sizes) <= 1
+    together = []
+    for k, step in enumerate(zip(*map(list, orders), strict=True)):
+        # A process for which nothing is left keeps in step with a sample that does not count.
+        own = [share if order.counts(k) else [] for order, share in zip(orders, step, strict=True)]
+        assert all(step)
+        assert max(map(len, own)) - min(map(len, own)) <= 1
+        together.append([i for share in own for i in share])
+    assert together == one
 
 
 def test_the_last_batch_can_be_left_out() -> None:
