@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .configuration import Configuration
 
 SEED_FAILED = 1
+_LIST_WIDTH = 120
 _WHAT, _HOW, _OUTPUT = "What is trained", "How and where", "Output"
 
 
@@ -207,7 +208,8 @@ def _list(task: str | None, model: str | None, quick: bool, json: str | None, qu
     if json != "-":
         from rich.console import Console
 
-        show(found, Console())
+        # On a narrow terminal lines wrap; a number that is cut off would be a wrong one.
+        show(found, Console(width=max(Console().width, _LIST_WIDTH)))
 
 
 def _first_process() -> bool:

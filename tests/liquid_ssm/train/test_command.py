@@ -47,6 +47,16 @@ def test_a_seed_that_breaks_down_is_exit_code_1(folder: Path, capsys: pytest.Cap
     assert "1 of 1 seeds broke down." in capsys.readouterr().out
 
 
+def test_the_list_cuts_no_number_off(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert code("train", "sc35", "--list", "--quick") == 0
+    shown = capsys.readouterr().out
+    assert "224,675" in shown
+    assert "…" not in shown.split("sc35:")[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
