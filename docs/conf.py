@@ -31,6 +31,8 @@ myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+# What Lightning says of its hooks is not ours to show.
+autodoc_inherit_docstrings = False
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
@@ -43,7 +45,10 @@ default_role = "code"
 
 # Names of other projects, without a network to fetch their inventories; bare names, which annotations that are only
 # imported for the type checker leave unresolved.
-_OTHERS = "flint|hypothesis|lightning|llvmlite|mpmath|numba|numpy|np|npt|scipy|torch|typer|collections|os|pathlib|typing|weakref"
+_OTHERS = (
+    "flint|hypothesis|lightning|llvmlite|mpmath|numba|numpy|np|npt|scipy|torch|typer|"
+    "collections|os|pathlib|typing|weakref"
+)
 nitpick_ignore_regex = [(r"py:.*", rf"\w+|tuple\[\w+|({_OTHERS})\..*")]
 
 GENERATED = Path(__file__).parent / "_generated"
