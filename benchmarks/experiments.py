@@ -94,8 +94,8 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def run(experiment: Experiment, folder: Path, models: Sequence[str], threads: int) -> dict[str, Any]:
-    """Data, then every model; a model that breaks down is a row, too."""
+def run(experiment: Experiment, folder: Path, models: Sequence[str], threads: int, target: Path) -> dict[str, Any]:
+    """Data, then every model; the document is written after each, so that a run that is stopped keeps what it has."""
     program = str(Path(sys.executable).with_name("liquid-ssm"))
     data = folder / "data"
     commands = []
@@ -104,7 +104,14 @@ def run(experiment: Experiment, folder: Path, models: Sequence[str], threads: in
         commands.append(generate)
         if not data.exists():
             subprocess.run([program, *generate, "--quiet"], cwd=folder, check=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    document: dict[str, Any] = {
+        "title": experiment.title,
+        "task": experiment.task,
+        "environment": environment() | {"torch threads": threads},
+        "commands": [],
+        "rows": rows,
+    }
     for model in models:
         command = ["train", experiment.task, "--model", model, *experiment.train, "--seeds", SEEDS, "--run", model]
         if experiment.generate:
@@ -127,13 +134,9 @@ def run(experiment: Experiment, folder: Path, models: Sequence[str], threads: in
                 "counts": found["data"]["counts"],
             }
         )
-    return {
-        "title": experiment.title,
-        "task": experiment.task,
-        "environment": environment() | {"torch threads": threads},
-        "commands": [f"liquid-ssm {' '.join(command)}" for command in commands],
-        "rows": rows,
-    }
+        document["commands"] = [f"liquid-ssm {' '.join(command)}" for command in commands]
+        target.write_text(dump_json(document) + "\n", encoding="utf-8")
+    return document
 
 
 def main() -> None:
@@ -149,8 +152,7 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        document = run(experiment, folder, models, given.threads)
-    given.json.write_text(dump_json(document) + "\n", encoding="utf-8")
+        document = run(experiment, folder, models, given.threads, given.json.resolve())
     print(text(document))
 
 
