@@ -151,9 +151,10 @@ def train(
 
 def _run(folder: Path, found: Configuration, new: bool, check: bool, json: str | None, quiet: bool) -> None:
     from ..report import dump_json
+    from .run import first_process
     from .run import train as work
 
-    first = _first_process()
+    first = first_process()
     out = sys.stderr if json == "-" else sys.stdout
     with progress(quiet or not first) as step:
         terminal = sys.stderr.isatty()
@@ -210,10 +211,6 @@ def _list(task: str | None, model: str | None, quick: bool, json: str | None, qu
 
         # On a narrow terminal lines wrap; a number that is cut off would be a wrong one.
         show(found, Console(width=max(Console().width, _LIST_WIDTH)))
-
-
-def _first_process() -> bool:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def _need_packages() -> None:

@@ -103,7 +103,7 @@ def train(
         DataError, ParameterError, CheckpointError: before anything is trained, or where files cannot be written.
     """
     preset = configuration.resolved
-    if new and _first_process():
+    if new and first_process():
         _require_new(folder)
     if configuration.threads is not None:
         torch.set_num_threads(configuration.threads)
@@ -111,7 +111,7 @@ def train(
     checked = data.check(said) if check else None
     data.setup()
     config = model_config(configuration, data)
-    if new and _first_process():
+    if new and first_process():
         start(folder, configuration)
     about = {
         "task": data.description(),
@@ -140,7 +140,7 @@ def train(
         "seeds": results,
         "summary": summary(results),
     }
-    if _first_process():
+    if first_process():
         write_whole(folder / RESULTS, (dump_json(document) + "\n").encode())
     return document
 
@@ -264,7 +264,7 @@ def _one(
                 "metrics": found, "best_epoch": keeper.best[1], "epochs": len(keeper.rows),
                 "seconds_per_epoch": median(row["seconds"] for row in keeper.rows),
             }  # fmt: skip
-    if _first_process():
+    if first_process():
         write_whole(folder / RESULT, (dump_json(result) + "\n").encode())
     return result
 
@@ -362,7 +362,8 @@ def _line(result: Mapping[str, Any], metric: str) -> str:
     return f"{what}validation {metric} {found[f'validation_{metric}']:.4f}, test {found[f'test_{metric}']:.4f}"
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
+    """Whether this is the process that writes, of those that share a run."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
