@@ -44,16 +44,24 @@ class Windows(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def targets(self) -> npt.NDArray[np.float64]:
+        """Targets of all rows (n,)."""
+        found: npt.NDArray[np.float64] = np.asarray(self._arrays()[1][self.rows], np.float64).reshape(-1)
+        return found
+
     def __getitem__(self, index: int) -> Sample:
-        if self._mapped is None:
-            self._mapped = map_array(self.x), map_array(self.y)
-        x, y = self._mapped
+        x, y = self._arrays()
         row = int(self.rows[index])
         with np.errstate(over="ignore"):
             window, target = (np.array(array[row], dtype=np.float32) for array in (x, y))
         if not (np.isfinite(window).all() and np.isfinite(target).all()):
             raise DataError(f"{self.x} or its targets hold values that are not finite, in window {row} from 0.")
         return Sample(torch.from_numpy(window), torch.from_numpy(target.reshape(1)))
+
+    def _arrays(self) -> tuple[Any, Any]:
+        if self._mapped is None:
+            self._mapped = map_array(self.x), map_array(self.y)
+        return self._mapped
 
 
 def map_array(path: Path) -> npt.NDArray[Any]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PRESET_NAMES = ("paper", "published", "small")
 SCHEDULES = ("cosine", "halve")
 NORMS = ("layer", "batch")
+DRAWN, TARGETS = "drawn", "targets"
+HEAD_STARTS = (DRAWN, TARGETS)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Preset:
         bidirectional: state-space layers in both directions; the LSTM and the LTC stay causal.
         warmup_steps: in which the rate rises linearly.
         schedule: `cosine`: then it falls to 0; `halve`: it halves every `halve_every` epochs.
+        head_start: of a regression's head: `drawn`, as published, or `targets`: drawn, then scaled and shifted to
+            deviation and mean of the training targets.
         model: with which the paper's figures were found, or for `small` the exact liquid model.
         options: of state-space layers, such as `reverse_lag`.
         notes: where sources disagree, and what was taken.
@@ -70,6 +74,7 @@ class Preset:
     warmup_steps: int = 1000
     schedule: str = "cosine"
     halve_every: int = 100
+    head_start: str = DRAWN
     model: str = "pb"
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -86,7 +91,7 @@ class Preset:
         for name in ("prenorm", "bidirectional"):
             if not isinstance(getattr(self, name), bool):
                 raise ParameterError(f"{name} is {getattr(self, name)!r}; give true or false.")
-        for name, allowed in (("norm", NORMS), ("schedule", SCHEDULES)):
+        for name, allowed in (("norm", NORMS), ("schedule", SCHEDULES), ("head_start", HEAD_STARTS)):
             if getattr(self, name) not in allowed:
                 raise unknown_name(name, str(getattr(self, name)), allowed)
         if self.lr == 0:
@@ -246,7 +251,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     "cifar": {"n_layers": 4, "n_channels": 64, "n_state": 32, "norm": "layer"},
     "pathfinder": {"n_layers": 4, "n_channels": 64, "n_state": 32, "epochs": 20},
     "pathx": {"n_layers": 4, "n_state": 32, "dt_min": 0.0001},
-    **{f"bidmc-{name}": {"norm": "layer", "n_state": 32, "epochs": 50} for name in ("hr", "rr", "spo2")},
+    **{f"bidmc-{name}": {"norm": "layer", "n_state": 32, "epochs": 50, "head_start": TARGETS} for name in ("hr", "rr", "spo2")},
     "scifar": {"n_layers": 4, "n_channels": 64, "n_state": 32, "norm": "layer"},
     "sc35": {"n_layers": 4, "n_channels": 64, "dt_min": 0.002, "dt_max": 0.2},
     "sc10": {"n_layers": 4, "n_channels": 64, "dt_min": 0.002, "dt_max": 0.2},

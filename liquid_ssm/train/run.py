@@ -29,10 +29,12 @@ from ..report import dump_json
 from ..tasks import get_task
 from ..tasks.batch import Batch
 from ..tasks.order import BatchOrder
-from ..tasks.task import BATCH_MEANS
+from ..tasks.task import BATCH_MEANS, REGRESSION
 from .checkpoints import CHECKPOINTS, LAST, Keeper, WholeFiles, WithinEpochs, read_checkpoint, write_whole
 from .configuration import Configuration, restored
+from .head_start import start_from_targets
 from .learner import Diverged, Learner
+from .presets import TARGETS
 
 CONFIGURATION, RESULTS, RESULT = "configuration.json", "results.json", "result.json"
 # What may differ between a run and its continuation: it decides where, not what.
@@ -108,6 +110,10 @@ def train(
     if configuration.threads is not None:
         torch.set_num_threads(configuration.threads)
     data = _data(configuration, 0)
+    if preset.head_start == TARGETS and data.task.kind != REGRESSION:
+        raise ParameterError(
+            f"head_start is {TARGETS!r}, but {data.task.name} has classes, not numbers, to learn; leave it out."
+        )
     checked = data.check(said) if check else None
     data.setup()
     config = model_config(configuration, data)
@@ -197,6 +203,8 @@ def _one(
     model = build(config)
     data = _data(configuration, seed)
     data.setup()
+    if preset.head_start == TARGETS:
+        start_from_targets(model.head, data.train)
     metric = data.task.metric
     ranks = configuration.devices
     order = BatchOrder(len(data.train), preset.batch_size // ranks, seed=seed, ranks=ranks)
