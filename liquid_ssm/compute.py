@@ -207,10 +207,11 @@ def ready_backend(problem: Problem, wanted: str | Backend) -> Any:
 def _check_finite(
     chosen: Any, system: Any, u: Array, spec: ModeSpec, problem: Problem, y: Array, final: Any, state: Any
 ) -> None:
-    arrays = [y, *([] if final is None else [a for a in _leaves(final)])]
-    if not all(all_finite(a) for a in arrays):
+    if not is_finite(y, final):
         raise_not_finite(chosen, system, u, spec, problem, y, final, state)
 
 
-def _leaves(state: Any) -> list[Array]:
-    return [a for a in (state if isinstance(state, tuple) else (state,)) if a is not None]
+def is_finite(y: Array, final: Any) -> bool:
+    """Whether y and every part of the final state, if there is one, are finite."""
+    parts = final if isinstance(final, tuple) else (final,)
+    return all_finite(y) and all(part is None or all_finite(part) for part in parts)

@@ -111,6 +111,14 @@ def run(
     """
     carry = carry or state is not None
     start = initial_state(system, spec, u, state, backend.arithmetic.state_dtype) if carry else None
+    return run_from(backend, system, u, spec, start, gradient=gradient)
+
+
+def run_from(
+    backend: Primitives, system: Any, u: Array, spec: ModeSpec, start: Any, *, gradient: bool = False
+) -> tuple[Array, Any]:
+    """`run` from a state in the form that `initial_state` gives; None is rest, and then there is no final state."""
+    carry = start is not None
     if carry and spec.has_order and u.shape[-1] == 1 and not is_tensor(u):
         found = _single_step(backend, system, u, spec, start)
         if found is not None:

@@ -75,46 +75,64 @@ def _advance(pack, o, b, low_rank, s, g, feed, old, at, under, below, new, to, r
 
 
 @inlined
-def _slot(pack, o, b, stride, whole, rest, low_rank, g, feed, old, state, below, new, buffers):  # type: ignore[no-untyped-def]
-    """One slot of one row: its new state, and the output's two sums.
+def _slot(  # type: ignore[no-untyped-def]
+    packs, b, stride, modes, low_rank, feed, reads, u, old, new, state, below, sums, y, channel, rows
+):  # fmt: skip
+    """One slot of `rows` rows of one sequence.
 
     Args:
-        pack: parameters of the row's channel from `o` on, `stride` numbers for W modes.
-        b: where in them the parts of the power of B̄ are that g is multiplied with.
-        whole, rest: full vectors of modes, and numbers of modes that fill none.
+        packs: of all channels; `b`: where in a pack the parts of the power of B̄ are that u is multiplied with.
         low_rank, feed: constants where this is called, so that no loop has branches.
-        old, new: the slot's states at `state`, that of the slot below at `below`.
-        buffers: 6 · W numbers of room.
+        u: (rows) what drives the slot, or what it is fed by.
+        state, below: where in `old` the first row's state of this slot and of the slot below begin.
+        sums: (rows · 2 · W) outputs of the slots before that are added up with this one's; y: (rows).
+        channel: of the first row.
     """
     w = width(new)
+    whole = modes // w
+    # Modes that do not fill a vector go through buffers, so that no row is read or written beyond its end.
+    rest = 2 * (modes - whole * w)
+    per_channel = (whole + (rest > 0)) * stride
     zero = splat(new.dtype.type(0))
-    end, last = o + whole * stride, 2 * whole * w
-    for i in range(rest):
-        buffers[i] = old[state + last + i]
-        if feed != ALONE:
-            buffers[2 * w + i] = old[below + last + i]
-    s = zero
-    if low_rank:
+    buffers = np.zeros(6 * w, new.dtype)
+    o = channel * per_channel
+    for row in range(rows):
+        last = 2 * whole * w
+        if rest:
+            for i in range(rest):
+                buffers[i] = old[state + last + i]
+                if feed != ALONE:
+                    buffers[2 * w + i] = old[below + last + i]
+        g, s = splat(u[row]), zero
+        if low_rank:
+            real, imaginary = zero, zero
+            for v in range(whole):
+                real, imaginary = _functional(packs, o + v * stride, old, state + 2 * v * w, real, imaginary)
+            if rest:
+                real, imaginary = _functional(packs, o + whole * stride, buffers, 0, real, imaginary)
+            s = splat(total(real + imaginary))
         real, imaginary = zero, zero
         for v in range(whole):
-            real, imaginary = _functional(pack, o + v * stride, old, state + 2 * v * w, real, imaginary)
+            at = 2 * v * w
+            real, imaginary = _advance(
+                packs, o + v * stride, b, low_rank, s, g, feed, old, state + at, old, below + at, new, state + at,
+                real, imaginary,
+            )  # fmt: skip
         if rest:
-            real, imaginary = _functional(pack, end, buffers, 0, real, imaginary)
-        s = splat(total(real + imaginary))
-    real, imaginary = zero, zero
-    for v in range(whole):
-        at = 2 * v * w
-        real, imaginary = _advance(
-            pack, o + v * stride, b, low_rank, s, g, feed, old, state + at, old, below + at, new, state + at,
-            real, imaginary,
-        )  # fmt: skip
-    if rest:
-        real, imaginary = _advance(
-            pack, end, b, low_rank, s, g, feed, buffers, 0, buffers, 2 * w, buffers, 4 * w, real, imaginary
-        )  # fmt: skip
-        for i in range(rest):
-            new[state + last + i] = buffers[4 * w + i]
-    return real, imaginary
+            real, imaginary = _advance(
+                packs, o + whole * stride, b, low_rank, s, g, feed, buffers, 0, buffers, 2 * w, buffers, 4 * w,
+                real, imaginary,
+            )  # fmt: skip
+            for i in range(rest):
+                new[state + last + i] = buffers[4 * w + i]
+        if reads:
+            real, imaginary = load(sums, row * 2 * w) + real, load(sums, row * 2 * w + w) + imaginary
+            if reads == ENDS:
+                y[row] += total(real - imaginary)
+                real, imaginary = zero, zero
+            store(sums, row * 2 * w, real)
+            store(sums, row * 2 * w + w, imaginary)
+        o, state, below = o + per_channel, state + 2 * modes, below + 2 * modes
 
 
 @compiled
@@ -134,54 +152,53 @@ def slot_rows(  # type: ignore[no-untyped-def]
     """
     w = width(new)
     n_slots, held = slots.shape[0] // 4, earlier.shape[0] // max(1, u.shape[0])
-    whole = modes // w
-    # Modes that do not fill a vector go through buffers, so that no row is read or written beyond its end.
-    rest = 2 * (modes - whole * w)
     stride = (FIXED + 2 * powers) * w
-    per_channel = (whole + (rest > 0)) * stride
-    buffers = np.zeros(6 * w, new.dtype)
-    zero = splat(new.dtype.type(0))
-    for row in range(first, end):
+    driven, out = np.empty(n_channels, new.dtype), np.empty(n_channels, new.dtype)
+    sums = np.zeros(n_channels * 2 * w, new.dtype)
+    row = first
+    while row < end:
+        # Of one sequence at a time, whose slots lie beside each other.
         batch, channel = row // n_channels, row % n_channels
-        o = channel * per_channel
-        out = new.dtype.type(0)
-        y_real, y_imaginary = zero, zero
+        count = min(n_channels - channel, end - row)
+        out[:count] = 0
         for slot in range(n_slots):
             at = 4 * slot
-            b, feed, reads = (FIXED + 2 * slots[at] - 2) * w, slots[at + 2], slots[at + 3]
+            b, factors, feed, reads = (FIXED + 2 * slots[at] - 2) * w, slots[at + 1], slots[at + 2], slots[at + 3]
             state = ((batch * n_slots + slot) * n_channels + channel) * 2 * modes
             below = state - n_channels * 2 * modes
-            driven = u[row]
-            for i in range(1, slots[at + 1]):
-                driven = driven * earlier[(row + 1) * held - i]
-            g = splat(driven)
+            for i in range(count):
+                driven[i] = u[row + i]
+                for k in range(1, factors):
+                    driven[i] = driven[i] * earlier[(row + i + 1) * held - k]
             if low_rank:
                 if feed == ALONE:
-                    real, imaginary = _slot(
-                        packs, o, b, stride, whole, rest, True, g, ALONE, old, state, below, new, buffers
-                    )
+                    _slot(
+                        packs, b, stride, modes, True, ALONE, reads, driven, old, new, state, below,
+                        sums, out, channel, count,
+                    )  # fmt: skip
                 elif feed == FED:
-                    real, imaginary = _slot(
-                        packs, o, b, stride, whole, rest, True, g, FED, old, state, below, new, buffers
-                    )
+                    _slot(
+                        packs, b, stride, modes, True, FED, reads, driven, old, new, state, below,
+                        sums, out, channel, count,
+                    )  # fmt: skip
                 else:
-                    real, imaginary = _slot(
-                        packs, o, b, stride, whole, rest, True, g, CHAINED, old, state, below, new, buffers
-                    )
+                    _slot(
+                        packs, b, stride, modes, True, CHAINED, reads, driven, old, new, state, below,
+                        sums, out, channel, count,
+                    )  # fmt: skip
             elif feed == ALONE:
-                real, imaginary = _slot(
-                    packs, o, b, stride, whole, rest, False, g, ALONE, old, state, below, new, buffers
-                )
+                _slot(
+                    packs, b, stride, modes, False, ALONE, reads, driven, old, new, state, below,
+                    sums, out, channel, count,
+                )  # fmt: skip
             else:
-                real, imaginary = _slot(
-                    packs, o, b, stride, whole, rest, False, g, FED, old, state, below, new, buffers
-                )
-            if reads:
-                y_real, y_imaginary = y_real + real, y_imaginary + imaginary
-            if reads == ENDS:
-                out = out + total(y_real - y_imaginary)
-                y_real, y_imaginary = zero, zero
-        y[row] = out
+                _slot(
+                    packs, b, stride, modes, False, FED, reads, driven, old, new, state, below,
+                    sums, out, channel, count,
+                )  # fmt: skip
+        for i in range(count):
+            y[row + i] = out[i]
+        row += count
 
 
 @compiled

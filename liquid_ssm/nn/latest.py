@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import liquid_ssm as ls
-
-from ..systems import System
+from ..prepared_step import PreparedStep
 from ..tensors import each_part, has_numbers
 from .stability import clamped, layer_limit
 
@@ -24,7 +22,7 @@ class Latest:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[tuple[Any, ...], list[bytes], System, torch.Tensor | None] | None = None
+        self._kept: tuple[tuple[Any, ...], list[bytes], PreparedStep, torch.Tensor | None] | None = None
 
     def step(self, layer: SSMLayer, u_k: torch.Tensor, state: Any, rate: Any) -> tuple[torch.Tensor, Any] | None:
         """y_k and the state after it, or None where there are no numbers to compare or the dtype has no NumPy form."""
@@ -35,36 +33,34 @@ class Latest:
             or not has_numbers(u_k)
         ):
             return None
-        system, limit = self._system(layer, float(rate))
-        spec = layer.spec
+        step, limit = self._prepared(layer, float(rate))
         driven = u_k.detach() if limit is None else clamped(u_k.detach(), limit.to(u_k.dtype))
-        y, final = ls.step(
-            system,
-            driven.numpy(),
-            each_part(state, lambda part: part.detach().resolve_conj().numpy()),
-            mode=spec.mode,
-            order=spec.order,
-            correlations=spec.correlations,
-            window=spec.window,
-            backend=layer.backend,
-            tolerance=layer.tolerance,
-            recheck=layer.recheck,
-        )
+        y, final = step(driven.numpy(), each_part(state, lambda part: part.detach().resolve_conj().numpy()))
         out = torch.from_numpy(y)
         if layer.D is not None:
             out = torch.addcmul(out, layer.D.to(out.dtype), u_k)
         return out, each_part(final, torch.from_numpy)
 
-    def _system(self, layer: SSMLayer, rate: float) -> tuple[System, torch.Tensor | None]:
+    def _prepared(self, layer: SSMLayer, rate: float) -> tuple[PreparedStep, torch.Tensor | None]:
         found = [_bits(parameter) for parameter in layer.continuous._parameters.values() if parameter is not None]
-        kept, options = self._kept, (rate, layer.max_gain, layer.discretization)
+        options = (
+            rate,
+            layer.max_gain,
+            layer.discretization,
+            layer.spec,
+            layer.backend,
+            layer.tolerance,
+            layer.recheck,
+        )
+        kept = self._kept
         if kept is not None and kept[0] == options and kept[1] == found:
             return kept[2], kept[3]
         system = layer.system(rate)
         limit = None if layer.max_gain is None else layer_limit(layer, system)
-        held = system.to_numpy()
-        self._kept = (options, found, held, limit)
-        return held, limit
+        how = {"backend": layer.backend, "tolerance": layer.tolerance, "recheck": layer.recheck}
+        step = PreparedStep(system.to_numpy(), layer.spec, **how)
+        self._kept = (options, found, step, limit)
+        return step, limit
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_kept": None}

@@ -1,0 +1,139 @@
+"""Prepared steps: bit for bit those of `liquid_ssm.step`, with its errors and its choice of a backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import liquid_ssm as ls
+from liquid_ssm import prepared_step
+from liquid_ssm.modes import State
+from liquid_ssm.prepared_step import PreparedStep
+from liquid_ssm.problem import ModeSpec
+from liquid_ssm.selection import auto
+from liquid_ssm.testing.strategies import random_system
+
+INPUTS = np.random.default_rng(0).normal(size=(7, 2, 3)).astype("float32")
+SPECS = [
+    ModeSpec("s4"),
+    ModeSpec("liquid"),
+    ModeSpec("truncated", 3),
+    ModeSpec("kb", 3, "adjacent"),
+    ModeSpec("kb", 2, "all"),
+    ModeSpec("pb", 3, "all"),
+    ModeSpec("pb", 2, "adjacent", 4),
+]
+
+
+def system_of(structure="dplr"):
+    return random_system(structure, n_channels=3, n_modes=5).astype("float32")
+
+
+def options(spec):
+    return {"mode": spec.mode, "order": spec.order, "correlations": spec.correlations, "window": spec.window}
+
+
+def parts(state):
+    return [part for part in (state if isinstance(state, tuple) else (state,)) if part is not None]
+
+
+def assert_same(found, wanted):
+    for ours, theirs in zip([found[0], *parts(found[1])], [wanted[0], *parts(wanted[1])], strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """How many steps went the long way."""
+    calls = []
+
+    def counted(*arguments, **named):
+        calls.append(arguments)
+        return ls.step(*arguments, **named)
+
+    monkeypatch.setattr(prepared_step, "step", counted)
+    return calls
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy", "first", "numba-wide-state"])
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label)
+def test_bit_for_bit_the_steps_of_the_public_function(slow, spec, structure, backend):
+    system, state, other = system_of(structure), None, None
+    prepared = PreparedStep(system, spec, backend=backend)
+    for u_k in INPUTS:
+        found, wanted = prepared(u_k, state), ls.step(system, u_k, other, **options(spec), backend=backend)
+        assert_same(found, wanted)
+        state, other = found[1], wanted[1]
+    # The first has no state yet.
+    assert len(slow) == 1
+
+
+def test_states_and_inputs_of_another_form_go_the_long_way(slow):
+    system, spec = system_of(), ModeSpec("kb", 3, "adjacent")
+    prepared = PreparedStep(system, spec, backend="numba")
+    _, state = prepared(INPUTS[0])
+    linear = state.x[:, 0]
+    assert_same(prepared(INPUTS[1], linear), ls.step(system, INPUTS[1], linear, **options(spec), backend="numba"))
+    double = State(*(part if part is None else part.astype(np.result_type(part, "float64")) for part in state))
+    assert_same(prepared(INPUTS[1], double), ls.step(system, INPUTS[1], double, **options(spec), backend="numba"))
+    assert len(slow) == 3
+    one = State(*(None if part is None else part[:1] for part in state))
+    assert_same(prepared(INPUTS[1, :1], one), ls.step(system, INPUTS[1, :1], one, **options(spec), backend="numba"))
+    assert len(slow) == 4
+    with pytest.raises(ls.ShapeError, match="channels"):
+        prepared(INPUTS[1, :, :2], state)
+    with pytest.raises(ls.ShapeError, match="needs the parts"):
+        prepared(INPUTS[1], one)
+
+
+@pytest.mark.parametrize(("dtype", "backend"), [("float32", "numpy:float64"), ("float64", "numpy")])
+def test_numbers_in_two_precisions_go_the_long_way(slow, dtype, backend):
+    system, spec, state = system_of().astype(dtype), ModeSpec("liquid"), None
+    prepared = PreparedStep(system, spec, backend=backend)
+    for u_k in INPUTS:
+        found = prepared(u_k, state)
+        assert_same(found, ls.step(system, u_k, state, **options(spec), backend=backend))
+        state = found[1]
+    assert len(slow) == len(INPUTS)
+
+
+def test_what_is_not_finite_is_named_as_ever():
+    system = ls.DiagonalSystem(np.full((1, 2), 0.5 + 0.1j), np.ones((1, 2)), np.ones((1, 2)), conjugate_pairs=True)
+    prepared = PreparedStep(system.astype("float32"), ModeSpec("liquid"), backend="numba")
+    u = np.ones((1, 1), "float32")
+    _, state = prepared(u)
+    _, state = prepared(u, state)
+    with pytest.raises(ls.ParameterError, match="NaN or infinite"):
+        prepared(np.full((1, 1), np.nan, "float32"), state)
+    with pytest.raises(ls.UnstableRecurrence):
+        prepared(np.full((1, 1), 1e30, "float32"), np.full_like(state, 1e30))
+
+
+def test_a_selected_backend_is_asked_for_at_every_step(slow, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIQUID_SSM_CACHE_DIR", str(tmp_path))
+    auto.forget()
+    system, spec = system_of(), ModeSpec("liquid")
+    prepared = PreparedStep(system, spec)
+    _, state = prepared(INPUTS[0])
+    _, state = prepared(INPUTS[1], state)
+    assert len(slow) == 1
+    chosen = []
+    monkeypatch.setattr(auto, "selected", lambda *_, **__: chosen.append("numpy") or ("numpy", None))
+    found = prepared(INPUTS[2], state)
+    assert chosen
+    assert len(slow) == 2
+    monkeypatch.undo()
+    assert_same(found, ls.step(system, INPUTS[2], state, **options(spec), backend="numpy"))
+    auto.forget()
+
+
+def test_with_a_recheck_every_step_goes_the_long_way(slow, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIQUID_SSM_CACHE_DIR", str(tmp_path))
+    auto.forget()
+    prepared, state = PreparedStep(system_of(), ModeSpec("s4"), recheck=1.0), None
+    for u_k in INPUTS[:3]:
+        _, state = prepared(u_k, state)
+    assert len(slow) == 3
+    auto.forget()
