@@ -42,7 +42,8 @@ class Latest:
         return out, each_part(final, torch.from_numpy)
 
     def _prepared(self, layer: SSMLayer, rate: float) -> tuple[PreparedStep, torch.Tensor | None]:
-        found = [_bits(parameter) for parameter in layer.continuous._parameters.values() if parameter is not None]
+        parameters = (*layer.continuous._parameters.values(), layer.D)
+        found = [_bits(parameter) for parameter in parameters if parameter is not None]
         options = (
             rate,
             layer.max_gain,
@@ -55,6 +56,8 @@ class Latest:
         kept = self._kept
         if kept is not None and kept[0] == options and kept[1] == found:
             return kept[2], kept[3]
+        if layer.D is not None:
+            layer._require_finite_feedthrough(layer.D)
         system = layer.system(rate)
         limit = None if layer.max_gain is None else layer_limit(layer, system)
         how = {"backend": layer.backend, "tolerance": layer.tolerance, "recheck": layer.recheck}
