@@ -33,7 +33,7 @@ from torch import nn
 
 from liquid_ssm.environment import environment, package_version
 from liquid_ssm.errors import UnstableRecurrence
-from liquid_ssm.nn import MODELS, SequenceModel, parameter_groups
+from liquid_ssm.nn import LSTM, MODELS, SequenceModel, Transformer, parameter_groups
 from liquid_ssm.report import dump_json
 
 CLASSES, SIDE = 10, 8
@@ -41,6 +41,7 @@ LENGTHS = (64, 1024)
 # Of each length: as many as a run of everything in about 20 minutes on two cores has time for.
 EPOCHS = {64: 20, 1024: 7}
 STATE_SPACE = ("liquid_s4", "liquid_s4_pb", "s4_legs", "s4d_lin", "s5")
+HEADS = 2
 TITLES = {name: MODELS[name].title for name in STATE_SPACE} | {"lstm": "LSTM", "transformer": "Transformer"}
 
 
@@ -109,43 +110,6 @@ def data(length: int, seed: int) -> tuple[Part, Part, Part]:
     )
 
 
-class LSTM(nn.Module):
-    """torch's, with the mean over time before the head, as all models here."""
-
-    def __init__(self, width: int, n_layers: int) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(1, width, n_layers, batch_first=True)
-        self.head = nn.Linear(width, CLASSES)
-
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        return self.head(self.lstm(u)[0].mean(1))
-
-
-class Transformer(nn.Module):
-    """torch's encoder, which sees the whole sequence at every step, with two heads and sinusoidal positions.
-
-    Positions that are learned would take the whole budget at L = 1024.
-    """
-
-    def __init__(self, width: int, n_layers: int) -> None:
-        super().__init__()
-        self.embed = nn.Linear(1, width)
-        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, n_layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.head = nn.Linear(width, CLASSES)
-
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        x = self.embed(u)
-        return self.head(self.layers(x + positions(*x.shape[1:])).mean(1))
-
-
-def positions(length: int, width: int) -> torch.Tensor:
-    """sin and cos of k·10000^(−2i/width), (length, width), width even (arXiv 1706.03762, section 3.5)."""
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
-    angles = torch.arange(length)[:, None] * rates
-    return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
-
-
 def make(name: str, width: int, settings: Settings) -> nn.Module:
     """A model of that width: features between layers."""
     if name in STATE_SPACE:
@@ -153,7 +117,8 @@ def make(name: str, width: int, settings: Settings) -> nn.Module:
             1, CLASSES, n_layers=settings.n_layers, n_channels=width, pooling="mean",
             layer=lambda features: MODELS[name](features, settings.n_state, backend=settings.backend),
         )  # fmt: skip
-    return {"lstm": LSTM, "transformer": Transformer}[name](width, settings.n_layers)
+    shape = {"n_layers": settings.n_layers, "n_channels": width}
+    return LSTM(1, CLASSES, **shape) if name == "lstm" else Transformer(1, CLASSES, heads=HEADS, **shape)
 
 
 def size(model: nn.Module) -> int:

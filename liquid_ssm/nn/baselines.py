@@ -202,5 +202,5 @@ def width_unit(heads: int) -> int:
 def positions(length: int, width: int, rate: float = 1.0) -> torch.Tensor:
     """sin and cos of rate · k · 10000^(−2i/width), (length, width), width even (arXiv 1706.03762, section 3.5)."""
     rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000) / width))
-    angles = rate * torch.arange(length)[:, None] * rates
+    angles = rate * torch.arange(length, dtype=torch.float64)[:, None] * rates
     return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)

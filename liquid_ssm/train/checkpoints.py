@@ -1,4 +1,4 @@
-"""What a run keeps as it goes: checkpoints to go on from, the best model, one row of metrics per epoch."""
+"""What a run keeps as it goes: checkpoints to go on from, the best model, rows of metrics per epoch and per step."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from ..environment import package_version
 from ..errors import CheckpointError
+from .steps import STEPS, StepFile
 
-VERSION = 1
+VERSION = 2
+# Whose numbers a run's continuation depends on.
+PACKAGES = ("liquid-ssm", "torch", "lightning")
 METRICS, CHECKPOINTS, LAST, BEST = "metrics.csv", "checkpoints", "last.ckpt", "best.ckpt"
 
 
@@ -58,12 +61,18 @@ class WholeFiles(TorchCheckpointIO):
         write_whole(Path(path), content.getvalue())
 
 
-def read_checkpoint(path: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Those that a checkpoint is compared with."""
+    return {name: package_version(name) for name in PACKAGES}
+
+
+def read_checkpoint(path: Path, configuration: Mapping[str, Any], *, other_version: bool = False) -> dict[str, Any]:
     """A checkpoint of this run, read without running anything that it holds.
 
     Args:
         path: as a run wrote it.
         configuration: of the run, of which it must be.
+        other_version: take it of another version of this package, too, if that has the same format.
 
     Raises:
         CheckpointError: it is damaged, of another version, or of another run.
@@ -82,6 +91,12 @@ def read_checkpoint(path: Path, configuration: Mapping[str, Any]) -> dict[str, A
             f"{path} has format {version}, written by liquid-ssm {package}; this version has format {VERSION}. Go on "
             "with the version that wrote it."
         )
+    here = package_version("liquid-ssm")
+    if package != here and not other_version:
+        raise CheckpointError(
+            f"{path} was written by liquid-ssm {package}, and this is {here}, whose numbers may differ. Go on with the "
+            "version that wrote it, or with this one by --other-version."
+        )
     differing = [name for name in sorted({*of, *configuration}) if of.get(name) != configuration.get(name)]
     if differing:
         said = "; ".join(f"{name} was {of.get(name)!r}, now {configuration.get(name)!r}" for name in differing)
@@ -89,8 +104,20 @@ def read_checkpoint(path: Path, configuration: Mapping[str, Any]) -> dict[str, A
     return dict(held)
 
 
+def continued(checkpoint: Mapping[str, Any]) -> list[str]:
+    """The changes of packages so far, a line each, of a run that goes on from a checkpoint of `read_checkpoint`."""
+    said, running = checkpoint["liquid_ssm"], versions()
+    changed = [
+        f"after {checkpoint['global_step']} steps {name} changed from {wrote} to {running[name]}; from there on, the "
+        "numbers need not be those of a run without that change."
+        for name, wrote in said["versions"].items()
+        if wrote != running[name]
+    ]
+    return [*said["notes"], *changed]
+
+
 class Keeper(Callback):
-    """Writes `metrics.csv`, checkpoints and the best model of one seed, and keeps the generators' states.
+    """Writes `metrics.csv`, `steps.csv`, checkpoints and the best model of a seed, and keeps the generators' states.
 
     Args:
         folder: of the seed.
@@ -103,6 +130,7 @@ class Keeper(Callback):
     Attributes:
         rows: one per epoch that is finished.
         best: the best validation metric so far, and its epoch.
+        notes: as `continued` gives them.
     """
 
     def __init__(
@@ -120,6 +148,8 @@ class Keeper(Callback):
         self.patience, self.said, self.every_step = patience, said, every_step
         self.rows: list[dict[str, Any]] = []
         self.best: tuple[float, int] | None = None
+        self.notes: list[str] = []
+        self._steps, self._lr = StepFile(folder / STEPS), 0.0
         self._seconds, self._since = 0.0, 0.0
         self._generators: dict[str, Any] | None = None
 
@@ -140,7 +170,17 @@ class Keeper(Callback):
         self._generators = state_dict["generators"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["liquid_ssm"] = {"version": VERSION, "package": package_version("liquid-ssm"), **self.about}
+        running = versions()
+        checkpoint["liquid_ssm"] = {
+            "version": VERSION,
+            "package": running["liquid-ssm"],
+            "versions": running,
+            "notes": self.notes,
+            **self.about,
+        }
+        self._steps.sync()
+        for logger in trainer.loggers:
+            logger.save()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A run that was killed after its last epoch goes on with its tests.
@@ -150,6 +190,8 @@ class Keeper(Callback):
         self._since = perf_counter()
         # Rows that were written after the checkpoint are written again.
         self._write_rows(trainer)
+        if trainer.is_global_zero:
+            self._steps.open(trainer.global_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._generators is not None:
@@ -157,11 +199,22 @@ class Keeper(Callback):
             restore_generators(self._generators)
             self._generators = None
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        # Once the step is done, its schedule is a step further.
+        self._lr = float(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._steps.add(trainer.global_step, trainer.current_epoch, pl_module.loss, self._lr)
+        for logger in trainer.loggers:
+            logger.log_metrics({"step/loss": pl_module.loss, "step/lr": self._lr}, trainer.global_step)
         if self.every_step:
             self._say(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._steps.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._steps.close()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         # Before the callback of averaged weights takes them back.

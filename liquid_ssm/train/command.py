@@ -15,13 +15,14 @@ import typer
 
 from ..console import check_target, progress, write_json
 from ..errors import BackendUnavailable, ParameterError
+from .options import JsonOption, QuietOption
 
 if TYPE_CHECKING:
     from .configuration import Configuration
 
 SEED_FAILED = 1
 _LIST_WIDTH = 120
-_WHAT, _HOW, _OUTPUT = "What is trained", "How and where", "Output"
+_WHAT, _HOW = "What is trained", "How and where"
 
 
 def train(
@@ -85,6 +86,14 @@ def train(
             metavar="DIR", help="Go on with the run in this folder, from its last checkpoint.", rich_help_panel=_HOW
         ),
     ] = None,
+    other_version: Annotated[
+        bool,
+        typer.Option(
+            "--other-version",
+            help="With --resume: go on from checkpoints of another version of this package, too.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
     backend: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the state-space layers. Default: auto.", rich_help_panel=_HOW)
     ] = None,
@@ -101,18 +110,8 @@ def train(
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not read all data first.", rich_help_panel=_HOW)
     ] = False,
-    json: Annotated[
-        str | None,
-        typer.Option(
-            "--json",
-            metavar="PATH",
-            help="Write JSON; - for standard output, which then carries nothing else.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=_OUTPUT)
-    ] = False,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a model on a task, for one seed or several, and test it on all samples."""
     check_target("--json", json)
@@ -139,6 +138,8 @@ def train(
         folder = Path(resume)
         found = with_place(begun(folder), seeds=numbers, **place)
     else:
+        if other_version:
+            raise ParameterError("--other-version is about what --resume goes on with; leave it out.")
         options = {
             "task": task, "model": model, "preset": preset, "seeds": numbers, "budget": budget, "backend": backend,
             "as_published": as_published or None, "limit": _limits(limit) if limit else None, **place,
@@ -146,10 +147,10 @@ def train(
         given = {name: value for name, value in options.items() if value is not None}
         found = configuration(config, **{**from_texts(set or []), **given})
         folder = Path(run or f"runs/{found.task}-{found.model or found.resolved.model}")
-    _run(folder, found, resume is None, not no_check, json, quiet)
+    _run(folder, found, json, quiet, new=resume is None, check=not no_check, other_version=other_version)
 
 
-def _run(folder: Path, found: Configuration, new: bool, check: bool, json: str | None, quiet: bool) -> None:
+def _run(folder: Path, found: Configuration, json: str | None, quiet: bool, **how: bool) -> None:
     from ..report import dump_json
     from .run import first_process
     from .run import train as work
@@ -162,8 +163,7 @@ def _run(folder: Path, found: Configuration, new: bool, check: bool, json: str |
         document = work(
             found,
             folder,
-            new=new,
-            check=check,
+            **how,
             said=said,
             every_step=terminal,
             told=None if quiet or not first else lambda line: print(line, file=out, flush=True),
@@ -187,6 +187,11 @@ def _show(document: Mapping[str, Any], folder: Path, out: Any) -> None:
         if isinstance(found, Mapping):
             deviation = "–" if found["deviation"] is None else f"{found['deviation']:.4f}"
             table.add_row(name, f"{found['mean']:.4f}", deviation)
+    compared = document["paper"]["comparison"]
+    if table.row_count and compared is not None:
+        # In the unit of the rows above.
+        figure = compared["figure"] / 100 if compared["unit"] == "%" else compared["figure"]
+        table.add_row(f"the paper's {compared['name']}, {document['paper']['part']}", f"{figure:.4f}", "–")
     console = Console(file=out)
     if table.row_count:
         console.print(table)

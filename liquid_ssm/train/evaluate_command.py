@@ -12,12 +12,13 @@ import typer
 
 from ..console import check_target, progress, write_json, writing
 from ..errors import ParameterError
+from .options import OUTPUT, JsonOption
 
 if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 NOT_THE_SAME = 1
-_WHAT, _OUTPUT = "What is evaluated", "Output"
+_WHAT = "What is evaluated"
 
 
 def evaluate(
@@ -61,25 +62,17 @@ def evaluate(
         int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.", rich_help_panel=_WHAT)
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.", rich_help_panel=_WHAT)] = "cpu",
-    json: Annotated[
-        str | None,
-        typer.Option(
-            "--json",
-            metavar="PATH",
-            help="Write JSON; - for standard output, which then carries nothing else.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
+    json: JsonOption = None,
     plot: Annotated[
         str | None,
         typer.Option(
             metavar="PATH",
             help="Draw the confusion of the classes, or true against found numbers; .svg, .png or .pdf.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print the metrics only.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--quiet", "-q", help="Print the metrics only.", rich_help_panel=OUTPUT)
     ] = False,
 ) -> None:
     """Say how good a trained model is on all samples: exact metrics, a table of classes, other rates, step by step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ class Learner(LightningModule):
 
     Attributes:
         results: loss and metric by part, of the last pass over it.
+        loss: of the last training step, over all processes.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Learner(LightningModule):
         self.training_loss.persistent(True)
         self.measured: Any = nn.ModuleDict({part: Measured(task, batch_means) for part in ("validation", "test")})
         self.results: dict[str, tuple[float, float]] = {}
+        self.loss = nan
         self._failure: ArithmeticError | None = None
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -117,7 +120,8 @@ class Learner(LightningModule):
         count = len(batch.target) if batch.counts else 0
         total = 0.0 if failure else float(loss.detach()) * count
         together, total = self._together(count, total, failure)
-        self.training_loss.update(total / together, together)
+        self.loss = total / together
+        self.training_loss.update(self.loss, together)
         # Processes average their gradients, whatever the size of their shares.
         return loss * (count * self.trainer.world_size / together)
 

@@ -13,6 +13,7 @@ import typer
 
 from ..console import check_folder, writing
 from ..errors import CheckpointError, DataError, ParameterError
+from .options import OUTPUT, QuietOption
 
 if TYPE_CHECKING:
     from .trained import Checkpoint
@@ -24,7 +25,10 @@ def plot(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run's folder, a seed's folder, a model's folder or a .ckpt.")
     ],
-    to: Annotated[str | None, typer.Option(metavar="DIR", help="Where the pictures go. Default: RUN/plots.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Where the pictures go. Default: RUN/plots.", rich_help_panel=OUTPUT),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="The task's data, which the contribution of the liquid orders depends on."),
@@ -33,8 +37,8 @@ def plot(
         int, typer.Option(metavar="N", min=1, help="Samples of the validation part for the liquid orders.")
     ] = 8,
     orders: Annotated[int, typer.Option(metavar="P", min=1, help="Liquid orders that are told apart.")] = 4,
-    format: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(FORMATS)}.")] = "svg",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    format: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(FORMATS)}.", rich_help_panel=OUTPUT)] = "svg",
+    quiet: QuietOption = False,
 ) -> None:
     """Draw a run: curves, and its model's kernels, learned spectra, timescales and liquid orders."""
     if format not in FORMATS:

@@ -251,7 +251,10 @@ _SMALL: dict[str, dict[str, Any]] = {
     "cifar": {"n_layers": 4, "n_channels": 64, "n_state": 32, "norm": "layer"},
     "pathfinder": {"n_layers": 4, "n_channels": 64, "n_state": 32, "epochs": 20},
     "pathx": {"n_layers": 4, "n_state": 32, "dt_min": 0.0001},
-    **{f"bidmc-{name}": {"norm": "layer", "n_state": 32, "epochs": 50, "head_start": TARGETS} for name in ("hr", "rr", "spo2")},
+    **{
+        f"bidmc-{name}": {"norm": "layer", "n_state": 32, "epochs": 50, "head_start": TARGETS}
+        for name in ("hr", "rr", "spo2")
+    },
     "scifar": {"n_layers": 4, "n_channels": 64, "n_state": 32, "norm": "layer"},
     "sc35": {"n_layers": 4, "n_channels": 64, "dt_min": 0.002, "dt_max": 0.2},
     "sc10": {"n_layers": 4, "n_channels": 64, "dt_min": 0.002, "dt_max": 0.2},

@@ -23,14 +23,23 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from ..environment import environment, package_version
 from ..errors import CheckpointError, ParameterError, UnstableRecurrence
-from ..nn.build import BASELINES, ModelConfig, build, width_for
+from ..nn.build import BASELINES, SHORT, ModelConfig, build, width_for
 from ..nn.model_file import load_model, save_model
 from ..report import dump_json
 from ..tasks import get_task
 from ..tasks.batch import Batch
 from ..tasks.order import BatchOrder
-from ..tasks.task import BATCH_MEANS, REGRESSION
-from .checkpoints import CHECKPOINTS, LAST, Keeper, WholeFiles, WithinEpochs, read_checkpoint, write_whole
+from ..tasks.task import BATCH_MEANS, CLASSIFICATION, REGRESSION, Task
+from .checkpoints import (
+    CHECKPOINTS,
+    LAST,
+    Keeper,
+    WholeFiles,
+    WithinEpochs,
+    continued,
+    read_checkpoint,
+    write_whole,
+)
 from .configuration import Configuration, restored
 from .head_start import start_from_targets
 from .learner import Diverged, Learner
@@ -83,6 +92,7 @@ def train(
     new: bool = False,
     check: bool = True,
     every_step: bool = False,
+    other_version: bool = False,
     said: Said | None = None,
     told: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -95,11 +105,12 @@ def train(
         check: read all data first.
         said: told (done, total, what) while data are checked and after each epoch.
         every_step: tell it after each step, too.
-        told: told one line per seed.
+        other_version: go on from checkpoints of another version of this package, too.
+        told: told one line per seed, and what must be known of the run.
 
     Returns:
-        dict: what `results.json` holds: `configuration`, `environment`, `data`, `paper`, `seeds` (a result each) and
-        `summary` (mean and standard deviation by metric).
+        dict: what `results.json` holds: `configuration`, `environment`, `data`, `paper`, `notes` (what must be known of
+        the run, for people), `seeds` (a result each) and `summary` (mean and standard deviation by metric).
 
     Raises:
         DataError, ParameterError, CheckpointError: before anything is trained, or where files cannot be written.
@@ -124,14 +135,21 @@ def train(
         "training": configuration.as_dict(),
         "generated": None if data.generated is None else vars(data.generated),
     }
+    tell = told or (lambda line: None)
+    notes = _notes(configuration, data)
+    for note in notes:
+        tell(note)
     results = []
     for seed in configuration.seeds:
         place = folder / f"seed-{seed}"
-        done = _read_result(place / RESULT)
-        result = done or _one(configuration, config, seed, place, about, said, every_step)
+        result = _read_result(place / RESULT)
+        if result is None:
+            result = _one(
+                configuration, config, seed, place, about,
+                said=said, every_step=every_step, other_version=other_version, tell=tell,
+            )  # fmt: skip
         results.append(result)
-        if told is not None:
-            told(_line(result, data.task.metric))
+        tell(_line(result, data.task.metric))
     task = data.task
     document = {
         "configuration": configuration.as_dict(),
@@ -142,7 +160,15 @@ def train(
             "counts": None if checked is None else dict(checked.counts),
             "generated": None if data.generated is None else vars(data.generated),
         },
-        "paper": {"figures": dict(task.paper), "part": task.part},
+        "paper": {
+            "figures": dict(task.paper),
+            "part": task.part,
+            "comparison": None if data.generated is not None else comparison(task, config),
+        },
+        "notes": [
+            *notes,
+            *(f"seed {result['seed']}: {note}" for result in results for note in result.get("notes", ())),
+        ],
         "seeds": results,
         "summary": summary(results),
     }
@@ -164,6 +190,15 @@ def model_config(configuration: Configuration, data: Any) -> ModelConfig:
     return config
 
 
+def comparison(task: Task, config: ModelConfig) -> dict[str, Any] | None:
+    """The paper's figure for a model, as `name` (of the model), `figure` and `unit`; None where it has none."""
+    for name, figure in task.paper.items():
+        if SHORT.get(name, name) == config.kind:
+            unit = "%" if task.kind == CLASSIFICATION else "unit of the target"
+            return {"name": name, "figure": figure, "unit": unit}
+    return None
+
+
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation (n − 1) over the seeds that did not fail, by metric; how many failed."""
     good = [result for result in results if result["failure"] is None]
@@ -172,6 +207,26 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [result["metrics"][name] for result in good]
         found[name] = {"mean": fmean(values), "deviation": stdev(values) if len(values) > 1 else None}
     return found
+
+
+def _notes(configuration: Configuration, data: Any) -> list[str]:
+    """What must be known of a run before its results."""
+    preset = configuration.resolved
+    each = len(_order(configuration, data, 0))
+    total = preset.epochs * each
+    if preset.warmup_steps <= total:
+        return []
+    return [
+        f"warmup_steps is {preset.warmup_steps}, but the run has {total} steps ({preset.epochs} epochs of {each}): the "
+        f"learning rates rise to {total / preset.warmup_steps:.2g} of lr and ssm_lr and never fall; set warmup_steps, "
+        f"such as --set warmup_steps={total // 10}."
+    ]
+
+
+def _order(configuration: Configuration, data: Any, seed: int) -> BatchOrder:
+    """The steps of an epoch in this process."""
+    ranks = configuration.devices
+    return BatchOrder(len(data.train), configuration.resolved.batch_size // ranks, seed=seed, ranks=ranks)
 
 
 def _data(configuration: Configuration, seed: int) -> Any:
@@ -191,8 +246,11 @@ def _one(
     seed: int,
     folder: Path,
     about: Mapping[str, Any],
+    *,
     said: Said | None,
     every_step: bool,
+    other_version: bool,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train and test one seed; a run that breaks down is a result, too."""
     preset = configuration.resolved
@@ -206,11 +264,8 @@ def _one(
     if preset.head_start == TARGETS:
         start_from_targets(model.head, data.train)
     metric = data.task.metric
-    ranks = configuration.devices
-    order = BatchOrder(len(data.train), preset.batch_size // ranks, seed=seed, ranks=ranks)
-    learner = Learner(
-        model, data.task, preset, len(order), batch_means=BATCH_MEANS in configuration.as_published
-    )  # fmt: skip
+    steps = len(_order(configuration, data, seed))
+    learner = Learner(model, data.task, preset, steps, batch_means=BATCH_MEANS in configuration.as_published)
 
     # A model file is for any machine; its backend is chosen where it is used.
     anywhere = replace(config, options={name: value for name, value in config.options.items() if name != "backend"})
@@ -218,33 +273,37 @@ def _one(
     def save(name: str, found: Mapping[str, Any]) -> None:
         save_model(folder / name, learner.model, anywhere, {**about, "seed": seed, "metrics": dict(found)})
 
-    own = {name: value for name, value in configuration.as_dict().items() if name not in PLACE}
+    own = {name: value for name, value in configuration.as_dict().items() if name not in PLACE} | {"seed": seed}
     keeper = Keeper(
         folder,
         metric,
-        {"configuration": {**own, "seed": seed}, "config": config.as_dict(), "about": _plain(about)},
+        {"configuration": own, "config": config.as_dict(), "about": _plain(about)},
         lambda epoch, value: save("model", {"epoch": epoch, f"validation_{metric}": value}),
         patience=configuration.patience,
         said=said,
         every_step=every_step,
     )
     last = folder / CHECKPOINTS / LAST
+    before = read_checkpoint(last, own, other_version=other_version) if last.is_file() else None
+    if before is not None:
+        keeper.notes = continued(before)
+        for note in keeper.notes:
+            tell(f"seed {seed}: {note}")
     result: dict[str, Any] = {
         "seed": seed, "model": config.model, "title": config.title, "n_channels": config.n_channels,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad), "epochs": preset.epochs,
-        "failure": None, "metrics": {}, "seconds_per_epoch": None,
+        "failure": None, "metrics": {}, "seconds_per_epoch": None, "notes": keeper.notes,
     }  # fmt: skip
     with _quiet():
-        trainer = _trainer(configuration, folder, keeper)
+        trainer = _trainer(configuration, folder, keeper, 0 if before is None else before["global_step"])
         try:
-            if last.is_file():
-                read_checkpoint(last, {**own, "seed": seed})
+            if before is not None:
                 trainer.fit(learner, datamodule=data, ckpt_path=last, weights_only=True)
             else:
                 _warm_up(learner, data, configuration)
                 trainer.fit(learner, datamodule=data)
             # Also where the last epoch was over before: averaged weights are those of the checkpoint.
-            learner.load_state_dict(read_checkpoint(last, {**own, "seed": seed})["state_dict"])
+            learner.load_state_dict(read_checkpoint(last, own, other_version=other_version)["state_dict"])
             if keeper.best is None:
                 raise Diverged(f"the {metric} of the validation part was never finite; lower lr, or set clip=1.")
             last_metrics = _tested(trainer, learner, data, metric, "last_")
@@ -277,7 +336,8 @@ def _one(
     return result
 
 
-def _trainer(configuration: Configuration, folder: Path, keeper: Keeper) -> Trainer:
+def _trainer(configuration: Configuration, folder: Path, keeper: Keeper, steps: int) -> Trainer:
+    """That of a seed, of which so many steps are done."""
     callbacks: list[Any] = [keeper]
     if configuration.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=configuration.ema))
@@ -292,7 +352,8 @@ def _trainer(configuration: Configuration, folder: Path, keeper: Keeper) -> Trai
         max_epochs=configuration.resolved.epochs,
         gradient_clip_val=configuration.clip,
         callbacks=callbacks,
-        logger=TensorBoardLogger(save_dir=folder, name="", version="tensorboard"),
+        # What was logged after the checkpoint is logged again.
+        logger=TensorBoardLogger(save_dir=folder, name="", version="tensorboard", purge_step=steps + 1),
         plugins=[WholeFiles()],
         default_root_dir=folder,
         num_sanity_val_steps=0,

@@ -116,15 +116,6 @@ def test_every_model_is_within_five_percent_of_the_budget(program):
             assert abs(there - settings.budget) >= abs(count - settings.budget), name
 
 
-def test_sinusoidal_positions(program):
-    found = program.positions(50, 6).double()
-    for k, i in ((0, 0), (7, 1), (49, 2)):
-        angle = k * 10_000 ** (-2 * i / 6)
-        # The angle, at most 49, is rounded a few times to float32.
-        assert found[k, 2 * i] == pytest.approx(np.sin(angle), abs=1e-5)
-        assert found[k, 2 * i + 1] == pytest.approx(np.cos(angle), abs=1e-5)
-
-
 def test_the_rate_rises_falls_and_ends_near_zero(program, settings):
     rate = program.scheduled(settings, 100)
     assert [rate(step) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]

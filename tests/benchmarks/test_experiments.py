@@ -81,6 +81,22 @@ def test_models_run_one_after_the_other_and_each_is_kept(program, tmp_path, monk
     assert document["commands"][2].startswith("liquid-ssm train listops --model lstm --preset small")
 
 
+def test_a_row_with_settings_of_its_own_says_so(program, tmp_path, monkeypatch):
+    def typing(command, cwd, check):
+        if command[1] == "train":
+            assert command[command.index("--model") + 1] == "liquid"
+            assert 'options={"max_gain": 1.05}' in command
+            (cwd / program.CLAMPED).mkdir()
+            (cwd / program.CLAMPED / "results.json").write_text(json.dumps(result([0.5])))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(program, "subprocess", SimpleNamespace(run=typing))
+    document = program.run(program.EXPERIMENTS["digits"], tmp_path, [program.CLAMPED], 1, tmp_path / "found.json")
+    assert document["rows"][0]["title"] == "S4D-Lin, max_gain 1.05"
+    # As a shell takes it.
+    assert "--set 'options={\"max_gain\": 1.05}'" in document["commands"][0]
+
+
 def test_the_table_has_means_deviations_and_failures(report):
     row = {**result([0.5, None]), "title": "S4D-Lin", "n_channels": 5, "parameters": 1234, "seconds": 61.4}
     assert report.cells(row) == ["S4D-Lin", "5", "1,234", "2, 1 failed", "50.0 % ± 12.5", "–", "5.00", "61"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +104,15 @@ def make_signal():
 def exact():
     """exact(layer, u) -> (exact y, bound)."""
     return _exact
+
+
+@pytest.fixture(scope="session")
+def rounded():
+    """The module of networks with bounds on their rounding errors."""
+    spec = spec_from_file_location("rounded", Path(__file__).with_name("rounded.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

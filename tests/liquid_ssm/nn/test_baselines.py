@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -10,8 +12,6 @@ from liquid_ssm.nn import LSTM, Transformer
 from liquid_ssm.nn.baselines import positions
 
 LENGTHS = torch.tensor([12, 5, 1])
-# 12 steps of 2 layers with sums of at most 40 products, fewer than 2000 roundings in all, of numbers below 10.
-NEAR = 2000 * 10 * torch.finfo(torch.float64).eps
 
 
 def make(baseline, **options):
@@ -23,10 +23,55 @@ def inputs():
     return torch.randn(3, 12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("baseline", [LSTM, Transformer])
+def lstm(r, model, u):
+    """Outputs of an LSTM of whole rows u, by its formulas."""
+    x = r.linear(u, model.encoder.weight, model.encoder.bias)
+    for layer in range(model.lstm.num_layers):
+        names = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+        W, b, V, c = (getattr(model.lstm, f"{name}_l{layer}") for name in names)
+        h = cell = x.new_zeros(len(u), model.lstm.hidden_size)
+        outputs = []
+        for x_k in x.unbind(1):
+            i, f, g, o = r.relative(r.linear(x_k, W, b) + r.linear(h, V, c)).chunk(4, -1)
+            kept, new = r.relative(r.sigmoid(f) * cell), r.relative(r.sigmoid(i) * r.tanh(g))
+            cell = r.relative(kept + new)
+            h = r.relative(r.sigmoid(o) * r.tanh(cell))
+            outputs.append(h)
+        x = torch.stack(outputs, 1)
+    return r.linear(r.pooled(x, model.pooling), model.head.weight, model.head.bias)
+
+
+def attention(r, module, x):
+    """Each head's softmax(q k' / √d) v, joined and mapped."""
+    mapped = r.linear(x, module.in_proj_weight, module.in_proj_bias)
+    q, k, v = (part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in mapped.chunk(3, -1))
+    # 1 / √d once, or its root in both factors: at most 3 roundings each.
+    scores = r.relative(r.product(q, k.mT) * q.shape[-1] ** -0.5, 6)
+    y = r.product(r.softmax(scores), v).transpose(1, 2).flatten(2)
+    return r.linear(y, module.out_proj.weight, module.out_proj.bias)
+
+
+def transformer(r, model, u):
+    """As `lstm`, of a Transformer with norms before."""
+    x = r.linear(u, model.encoder.weight, model.encoder.bias)
+    x = r.relative(x + positions(*x.shape[1:]))
+    for layer in model.layers.layers:
+        x = r.relative(x + attention(r, layer.self_attn, r.layer_norm(x, layer.norm1)))
+        y = r.gelu(r.linear(r.layer_norm(x, layer.norm2), layer.linear1.weight, layer.linear1.bias))
+        x = r.relative(x + r.linear(y, layer.linear2.weight, layer.linear2.bias))
+    x = r.layer_norm(x, model.layers.norm)
+    return r.linear(r.pooled(x, model.pooling), model.head.weight, model.head.bias)
+
+
+def near(one, other, error):
+    """Whether two ways to compute differ by no more than twice what either may be off by."""
+    return bool(((one - other).abs() <= 2 * error).all())
+
+
+@pytest.mark.parametrize(("baseline", "formula"), [(LSTM, lstm), (Transformer, transformer)])
 @pytest.mark.parametrize("pooling", ["mean", "last", "none"])
 @pytest.mark.parametrize("gradients", [False, True])
-def test_padding_has_no_influence(baseline, pooling, gradients):
+def test_padding_has_no_influence(baseline, formula, pooling, gradients, rounded):
     model, u = make(baseline, pooling=pooling), inputs()
     # Without gradients torch's Transformer takes a way of its own.
     with torch.set_grad_enabled(gradients):
@@ -37,8 +82,10 @@ def test_padding_has_no_influence(baseline, pooling, gradients):
         for row, length in enumerate(LENGTHS.tolist()):
             alone = model(u[row : row + 1, :length])[0]
             found, again = (part[row, :length] if pooling == "none" else part[row] for part in (y, other))
-            assert torch.allclose(found, alone, rtol=0, atol=NEAR)
-            assert torch.allclose(again, alone, rtol=0, atol=NEAR)
+            assert torch.equal(again, found)
+            value, error = rounded.analysed(formula, model, u[row : row + 1, :length])
+            assert near(found, alone, error[0])
+            assert near(alone, value[0], error[0])
 
 
 def test_tokens_are_embedded_and_those_outside_the_vocabulary_refused():
@@ -66,7 +113,7 @@ def test_bad_inputs_are_refused(baseline):
         make(baseline, pooling="max")
 
 
-def test_the_lstm_is_causal_and_steps_give_what_sequences_give():
+def test_the_lstm_is_causal_and_steps_give_what_sequences_give(rounded):
     u = inputs()
     model = make(LSTM, pooling="none")
     y = model(u)
@@ -79,8 +126,8 @@ def test_the_lstm_is_causal_and_steps_give_what_sequences_give():
         for k in range(12):
             found, state = model.step(u[:, k], state)
             # Of pooling mean: that of the sequence so far.
-            whole = model(u[:, : k + 1])
-            assert torch.allclose(found, whole[:, -1] if pooling == "none" else whole, rtol=0, atol=NEAR)
+            whole, (_, error) = model(u[:, : k + 1]), rounded.analysed(lstm, model, u[:, : k + 1])
+            assert near(found, *((part[:, -1] for part in (whole, error)) if pooling == "none" else (whole, error)))
 
 
 def test_a_layer_of_an_lstm_drops_without_a_warning():
@@ -95,8 +142,16 @@ def test_a_layer_of_an_lstm_drops_without_a_warning():
 
 def test_positions_are_those_of_time():
     assert torch.equal(positions(5, 6, 2.0), positions(10, 6)[::2])
-    # sin and cos of one angle.
-    assert torch.allclose(positions(9, 4).view(9, 2, 2).square().sum(-1), torch.ones(9, 2, dtype=torch.float64))
+    # sin and cos of one angle, each within one unit in the last place: 2 roundoffs, 4 of its square, and 2 more.
+    squares = positions(9, 4).view(9, 2, 2).square().sum(-1)
+    assert float((squares - 1).abs().max()) <= 3 * torch.finfo(torch.float64).eps
+    # A rate that is no float32 number, too.
+    for rate, k, i in ((1.0, 0, 0), (1.0, 7, 1), (1.0, 49, 2), (0.1, 49, 0)):
+        found = positions(50, 6, rate)[k, 2 * i : 2 * i + 2]
+        angle = rate * k * 10_000 ** (-2 * i / 6)
+        # Exponents up to 6.2, rounded three times here and twice there, an exponential and two products each.
+        wanted = torch.tensor([math.sin(angle), math.cos(angle)], dtype=torch.float64)
+        assert torch.allclose(found, wanted, rtol=0, atol=(5 * 6.2 + 8) * max(angle, 1) * 2**-53)
     model, u = make(Transformer), inputs()
     assert not torch.allclose(model(u), model(u, rate=2.0))
     # Without positions the mean over all steps would not see their order.

@@ -1,14 +1,17 @@
-"""What tests of trained models share: a run's folder, without the training."""
+"""What tests of trained models and of commands share: a run's folder, without the training, and a command by itself."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 
+from liquid_ssm.errors import LiquidSSMError
 from liquid_ssm.nn import ModelConfig, build, save_model
 from liquid_ssm.tasks import get_task
 
@@ -57,3 +60,28 @@ def digits() -> Any:
     data = get_task("digits")(None, batch_size=16, limit={"test": 40})
     data.setup()
     return data
+
+
+@pytest.fixture
+def run_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Callable[..., tuple[int, str, str]]]:
+    """run_command(command)(*arguments) -> (exit code, standard output, standard error)."""
+
+    def made(command: Callable[..., None]) -> Callable[..., tuple[int, str, str]]:
+        app = typer.Typer(pretty_exceptions_enable=False)
+        app.command()(command)
+
+        def call(*arguments: object) -> tuple[int, str, str]:
+            try:
+                app([str(each) for each in arguments])
+            except SystemExit as left:
+                code = int(left.code or 0)
+            except LiquidSSMError as error:
+                # As the command line does it.
+                print(error, file=sys.stderr)
+                code = 2
+            found = capsys.readouterr()
+            return code, found.out, found.err
+
+        return call
+
+    return made

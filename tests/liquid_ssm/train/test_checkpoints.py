@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import random
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import torch
 from liquid_ssm.errors import CheckpointError
 from liquid_ssm.train.checkpoints import (
     VERSION,
+    Keeper,
     WholeFiles,
+    continued,
     generator_states,
     read_checkpoint,
     restore_generators,
+    versions,
     write_whole,
 )
 
@@ -48,8 +52,11 @@ def test_a_full_disk_with_nothing_before(tmp_path: Path, full_disk: None) -> Non
 
 
 def kept(path: Path, **changes: Any) -> Path:
-    said = {"version": VERSION, "package": "1.2.3", "configuration": {"task": "digits", "seed": 0}, **changes}
-    torch.save({"liquid_ssm": said, "state_dict": {"w": torch.ones(2)}}, path)
+    said = {
+        "version": VERSION, "package": versions()["liquid-ssm"], "versions": versions(), "notes": [],
+        "configuration": {"task": "digits", "seed": 0}, **changes,
+    }  # fmt: skip
+    torch.save({"liquid_ssm": said, "global_step": 7, "state_dict": {"w": torch.ones(2)}}, path)
     return path
 
 
@@ -62,9 +69,38 @@ def test_a_checkpoint_of_another_run_or_version_is_refused(tmp_path: Path) -> No
     path = kept(tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=r"is of another run: seed was 0, now 1"):
         read_checkpoint(path, {"task": "digits", "seed": 1})
-    kept(path, version=VERSION + 1)
-    with pytest.raises(CheckpointError, match=rf"has format {VERSION + 1}, written by liquid-ssm 1\.2\.3"):
+    for held, wanted, said in (({"seed": 0, "ema": 0.5}, {"seed": 0}, "was 0.5, now None"),
+                               ({"seed": 0}, {"seed": 0, "ema": 0.5}, "was None, now 0.5")):  # fmt: skip
+        with pytest.raises(CheckpointError, match=f"is of another run: ema {said}"):
+            read_checkpoint(kept(path, configuration=held), wanted)
+    kept(path, version=VERSION + 1, package="1.2.3")
+    for other_version in (False, True):
+        with pytest.raises(CheckpointError, match=rf"has format {VERSION + 1}, written by liquid-ssm 1\.2\.3"):
+            read_checkpoint(path, {"task": "digits", "seed": 0}, other_version=other_version)
+
+
+def test_another_version_of_the_package_goes_on_only_when_it_is_asked_to(tmp_path: Path) -> None:
+    path = kept(tmp_path / "a.ckpt", package="1.2.3", versions={**versions(), "liquid-ssm": "1.2.3"})
+    here = versions()["liquid-ssm"]
+    with pytest.raises(CheckpointError, match=rf"by liquid-ssm 1\.2\.3, and this is {here}, .*by --other-version"):
         read_checkpoint(path, {"task": "digits", "seed": 0})
+    held = read_checkpoint(path, {"task": "digits", "seed": 0}, other_version=True)
+    assert [note.split(";")[0] for note in continued(held)] == [
+        f"after 7 steps liquid-ssm changed from 1.2.3 to {here}"
+    ]
+    # That is all that is passed over.
+    with pytest.raises(CheckpointError, match="is of another run"):
+        read_checkpoint(path, {"task": "digits", "seed": 1}, other_version=True)
+
+
+def test_changes_of_packages_are_kept_and_said(tmp_path: Path) -> None:
+    same = {"task": "digits", "seed": 0}
+    assert continued(read_checkpoint(kept(tmp_path / "a.ckpt"), same)) == []
+    path = kept(tmp_path / "b.ckpt", versions={**versions(), "torch": "2.0", "lightning": "2.1"}, notes=["before"])
+    before, of_torch, of_lightning = continued(read_checkpoint(path, same))
+    assert before == "before"
+    assert of_torch.startswith(f"after 7 steps torch changed from 2.0 to {versions()['torch']}; from there on")
+    assert "lightning changed from 2.1" in of_lightning
 
 
 class Code:
@@ -84,6 +120,14 @@ def test_what_is_damaged_or_holds_code_is_not_read(
     with pytest.raises(CheckpointError, match="is damaged or no checkpoint"):
         read_checkpoint(tmp_path / "b.ckpt", {})
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("metric", "better"), [("accuracy", 0.6), ("rmse", 0.4)])
+def test_only_a_better_number_is_the_best(metric: str, better: float, tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, metric, {}, lambda *_: None)
+    assert [value for value in (nan, inf, -inf, 0.5) if keeper._is_better(value)] == [0.5]
+    keeper.best = (0.5, 0)
+    assert [value for value in (nan, inf, -inf, 0.4, 0.5, 0.6) if keeper._is_better(value)] == [better]
 
 
 def test_generators_go_on_where_they_were(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from liquid_ssm.cli import main
+from liquid_ssm.train.command import _show
 
 TINY = [
     "train", "digits", "--model", "s4d", "--set", "epochs=1", "--set", "n_channels=4", "--set", "n_state=4",
@@ -47,6 +49,31 @@ def test_a_seed_that_breaks_down_is_exit_code_1(folder: Path, capsys: pytest.Cap
     assert "1 of 1 seeds broke down." in capsys.readouterr().out
 
 
+def test_the_papers_figure_stands_below_in_the_unit_of_the_table() -> None:
+    shown = {}
+    for figure, unit in ((62.75, "%"), (0.303, "unit of the target")):
+        document = {
+            "summary": {"seeds": 1, "failed": 0, "test_metric": {"mean": 0.5, "deviation": None}},
+            "paper": {
+                "figures": {"pb": figure}, "part": "validation",
+                "comparison": {"name": "pb", "figure": figure, "unit": unit},
+            },
+            "data": {"generated": None},
+        }  # fmt: skip
+        out = io.StringIO()
+        _show(document, Path("run"), out)
+        shown[unit] = out.getvalue()
+        document["summary"] = {"seeds": 1, "failed": 1}
+        _show(document, Path("run"), out := io.StringIO())
+        # With nothing of ours to compare, there is no table.
+        assert "the paper's pb" not in out.getvalue()
+        assert "1 of 1 seeds broke down" in out.getvalue()
+    row = next(line for line in shown["%"].splitlines() if "the paper's pb, validation" in line)
+    assert "0.6275" in row
+    assert "The paper's figures, validation: pb 62.75" in shown["%"]
+    assert "0.3030" in shown["unit of the target"]
+
+
 def test_the_list_cuts_no_number_off(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,11 +94,27 @@ def test_the_list_cuts_no_number_off(
         (["train", "digits", "--set", "n_state=0"], "n_state is 0"),
         (["train", "digits", "--seeds", "a"], "give whole numbers with commas"),
         (["train", "digits", "--limit", "train"], "is not of the form PART=N"),
+        (["train", "digits", "--limit", "train=few"], "is not of the form PART=N"),
+        (["train", "digits", "--other-version"], "--other-version is about what --resume goes on with"),
         (["train", "digits", "--as-published", "none"], "unknown deviation of digits 'none'"),
         (["train", "listops"], "needs its data: give their folder with --data"),
         (["train", "listops", "--data", "nowhere"], "data folder 'nowhere' does not exist"),
         (["train", "--resume", "nowhere"], "so it is no run's folder"),
         (["train", "digits", "--resume", "nowhere"], "leave out TASK"),
+        *(
+            (["train", "--resume", "nowhere", option, value], f"leave out {option}")
+            for option, value in {
+                "--model": "pb",
+                "--preset": "small",
+                "--config": "a.toml",
+                "--set": "lr=1",
+                "--budget": "9",
+                "--as-published": "all",
+                "--limit": "train=9",
+                "--run": "run",
+                "--backend": "first",
+            }.items()
+        ),
     ],
 )
 def test_bad_input_is_exit_code_2_and_leaves_nothing(

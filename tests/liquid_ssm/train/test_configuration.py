@@ -22,6 +22,13 @@ def test_options_go_before_the_file_and_the_file_before_the_preset(tmp_path: Pat
     assert found.resolved.batch_size == 16
 
 
+def test_a_setting_of_its_own_goes_before_the_table_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"task": "digits", "lr": 0.25, "settings": {"lr": 0.5, "epochs": 7}}')
+    found = configuration(file).resolved
+    assert (found.lr, found.epochs) == (0.25, 7)
+
+
 def test_a_run_can_be_made_again_from_what_it_keeps(tmp_path: Path) -> None:
     found = configuration(task="digits", model="s4d", lr=0.125, seeds=[4], clip=1, ema=0.5)
     kept = json.loads(json.dumps(found.as_dict()))
@@ -36,11 +43,15 @@ def test_texts_are_values_as_json_has_them() -> None:
     assert from_texts(["lr=1e-3", "model=pb", "prenorm=false", "clip=null", "options={\"max_gain\": 2.0}"]) == {
         "lr": 1e-3, "model": "pb", "prenorm": False, "clip": None, "options": {"max_gain": 2.0},
     }  # fmt: skip
+    # As options are written.
+    assert from_texts([" n-state = 8"]) == {"n_state": 8}
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"lr": True}, r"lr is True; give a number"),
+        ({"budget": True}, r"budget is True; give a whole number"),
         ({"lr": -1}, r"lr is -1\.0; give a number from 0"),
         ({"lr": "fast"}, r"lr is 'fast'; give a number"),
         ({"n_state": 0}, r"n_state is 0; give a whole number from 1"),

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
-import typer
 
-from liquid_ssm.errors import LiquidSSMError
 from liquid_ssm.train import evaluate_command
 from liquid_ssm.train.evaluate import evaluate as evaluated
 from liquid_ssm.train.evaluate import open_data
@@ -16,24 +13,8 @@ from liquid_ssm.train.trained import open_checkpoints
 
 
 @pytest.fixture
-def run(capsys):
-    """run(*arguments) -> (exit code, standard output, standard error)."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(evaluate_command.evaluate)
-
-    def call(*arguments):
-        try:
-            app([str(each) for each in arguments])
-        except SystemExit as left:
-            code = int(left.code or 0)
-        except LiquidSSMError as error:
-            # As the command line does it.
-            print(error, file=sys.stderr)
-            code = 2
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return call
+def run(run_command):
+    return run_command(evaluate_command.evaluate)
 
 
 def test_a_run_is_its_seeds_and_their_mean(run, run_folder, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from liquid_ssm.errors import ParameterError
 from liquid_ssm.nn import ModelConfig, SSMLayer, build
 from liquid_ssm.tasks import get_task
 from liquid_ssm.tasks.batch import Batch
@@ -65,6 +67,41 @@ def test_a_loss_that_is_not_finite_stops_with_a_reason() -> None:
     found._trainer = SimpleNamespace(world_size=1, global_step=0)
     with pytest.raises(Diverged, match=r"the loss of step 1 is nan; lower lr or ssm_lr, or set clip=1"):
         found.training_step(Batch(torch.zeros(2, 3, 1), torch.zeros(2, dtype=torch.long)), 0)
+
+
+def test_the_gradient_of_a_share_counts_by_its_size() -> None:
+    class Constant(nn.Module):
+        def forward(self, u: torch.Tensor, **_: Any) -> torch.Tensor:
+            return torch.zeros(len(u), 10)
+
+    found = learner(Constant())
+    # Another process with 6 samples and a sum of losses of 4 joins.
+    others = torch.tensor([6.0, 4.0, 0.0], dtype=torch.float64)
+    strategy = SimpleNamespace(reduce=lambda own, reduce_op: own + others)
+    found._trainer = SimpleNamespace(world_size=2, global_step=0, strategy=strategy)
+    batch = Batch(torch.zeros(2, 3, 1), torch.zeros(2, dtype=torch.long))
+    loss = found.training_step(batch, 0)
+    # Ten equal outputs: log 10 per sample.  Processes average, so that theirs and ours are over all 8 samples.
+    assert float(loss) == pytest.approx(2 * 2 / 8 * math.log(10), rel=2**-20)
+    assert found.loss == pytest.approx((2 * math.log(10) + 4) / 8, rel=2**-20)
+
+
+def test_numbers_within_the_model_that_are_not_finite_are_divergence_once_it_has_learned() -> None:
+    class Refusing(nn.Module):
+        def forward(self, u: torch.Tensor, **_: Any) -> torch.Tensor:
+            raise ParameterError("u is not finite")
+
+    found = learner(Refusing())
+    batch = Batch(torch.zeros(2, 3, 1), torch.zeros(2, dtype=torch.long))
+    found._trainer = SimpleNamespace(world_size=1, global_step=3)
+    with pytest.raises(Diverged, match=r"after 3 steps numbers within the model are not finite.* u is not finite"):
+        found(batch)
+    # It is no divergence before the first step, nor where the data are the reason.
+    with pytest.raises(ParameterError):
+        found(batch._replace(u=torch.full((2, 3, 1), torch.nan)))
+    found._trainer.global_step = 0
+    with pytest.raises(ParameterError):
+        found(batch)
 
 
 def test_recurrences_stay_in_float32_under_mixed_precision() -> None:

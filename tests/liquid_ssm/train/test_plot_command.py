@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import pytest
-import typer
 
-from liquid_ssm.errors import DataError, LiquidSSMError
+from liquid_ssm.errors import DataError
 from liquid_ssm.tasks import get_task
 from liquid_ssm.train import plot_command
 
@@ -16,22 +14,8 @@ ALL = ["curves", "kernels", "spectra", "timescales", "orders"]
 
 
 @pytest.fixture
-def run(capsys):
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(plot_command.plot)
-
-    def call(*arguments):
-        try:
-            app([str(each) for each in arguments])
-        except SystemExit as left:
-            code = int(left.code or 0)
-        except LiquidSSMError as error:
-            print(error, file=sys.stderr)
-            code = 2
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return call
+def run(run_command):
+    return run_command(plot_command.plot)
 
 
 def test_a_run_is_drawn_with_all_of_its_seeds(run, run_folder, tmp_path):

@@ -130,6 +130,7 @@ def test_only_state_space_layers_are_bidirectional():
         ({"dt_min": 0.0}, "0 < dt_min <= dt_max"),
         ({"norm": "group"}, "unknown norm"),
         ({"schedule": "step"}, "unknown schedule"),
+        ({"head_start": "zero"}, "unknown head_start"),
         ({"prenorm": "yes"}, "prenorm is 'yes'"),
         ({"warmup_steps": -1}, "warmup_steps is -1"),
         ({"order": 0}, "order is 0"),
@@ -140,6 +141,11 @@ def test_only_state_space_layers_are_bidirectional():
 def test_overrides_that_are_invalid_are_refused(change, said):
     with pytest.raises(ParameterError, match=said):
         get_preset("listops").override(**change)
+
+
+def test_only_the_small_presets_of_regressions_start_from_the_targets():
+    found = {(task, name) for task, row in PRESETS.items() for name in row if row[name].head_start == "targets"}
+    assert found == {(f"bidmc-{target}", "small") for target in ("hr", "rr", "spo2")}
 
 
 def test_unknown_names_are_refused():
