@@ -95,13 +95,6 @@ def proofs(session: nox.Session) -> None:
 
 
 @nox.session
-def examples(session: nox.Session) -> None:
-    """The worked examples of the docs and the benchmark's tests, those that need torch and matplotlib included."""
-    install_wheel(session, extras="[test,bench]")
-    session.run("pytest", str(ROOT / "tests" / "test_examples.py"), str(ROOT / "tests" / "liquid_ssm" / "bench"))
-
-
-@nox.session
 def nightly(session: nox.Session) -> None:
     """Many random examples of every property; how tight the bounds are, 20,000 cases (`-- PATH` for their JSON)."""
     install_wheel(session, extras="[test]")
