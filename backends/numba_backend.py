@@ -90,7 +90,7 @@ class NumbaBackend(Backend):
             "cascade": _RECURRENCES,
             "correlate": (),
         },
-        fused={"add_correlations": (), "joint_scan": ("diagonal",), "single_step": _STRUCTURES},
+        fused={"add_correlations": (), "joint_scan": _STRUCTURES, "single_step": _STRUCTURES},
         arrays=("numpy", "torch"),
         gradients=True,
     )
@@ -129,9 +129,9 @@ class NumbaBackend(Backend):
         """How a problem of this shape is rounded.
 
         float32 states may be kept divided by B̄, the linear recurrence takes chunks at once where that is faster, and a
-        scan of few rows and many steps runs in pieces; gradients never do.  `kb` of tensors is no joint recurrence.
+        scan of few rows and many steps runs in pieces; gradients never do.
         """
-        usual = self.arithmetic if problem.arrays == "numpy" else replace(self.arithmetic, joint_adjacent=False)
+        usual = self.arithmetic
         if problem.structure != "diagonal" or problem.gradient or problem.length <= 1:
             return usual
         scaled = problem.dtype == "float32" and self.state_dtype is None
@@ -481,16 +481,37 @@ class NumbaBackend(Backend):
         return found
 
     def joint_scan(self, system: System, u: Array, *, order: int) -> Array:
-        """`kb` over adjacent index tuples from rest, all orders as one recurrence: y (batch, H, L).  See `Backend`.
+        """`kb` over adjacent index tuples from rest, all orders as one recurrence: y (batch, H, L).  See `Backend`."""
+        if type(u) is not np.ndarray and is_tensor(u):
+            self._require_joint(system)
+            self._require_tensors(system, "scan")
+            return _on_tensors().joint_scan(self._operators, system, u, order=order)  # type: ignore[no-any-return]
+        system = self._joint(system, u)
+        order = at_least("order", order, 1)
+        if isinstance(system, DPLRSystem):
+            from .compiled.lowrank_joint import lowrank_joint_scan
 
-        For arrays: it has no gradient, and `correlate` and `scan` compute the same of tensors.
-        """
+            return lowrank_joint_scan(system, u, order=order, **self._options)
         from .compiled.joint import joint_scan
 
-        system, _ = self._recurrence(system, u, None, "joint_scan", ())
-        if not isinstance(system, DiagonalSystem):
-            raise self._rejected("joint_scan", ("diagonal",), system)
-        return joint_scan(system, u, order=at_least("order", order, 1), **self._options)
+        assert isinstance(system, DiagonalSystem)
+        return joint_scan(system, u, order=order, **self._options)
+
+    def joint_scan_vjp(self, system: System, u: Array, grad_y: Array | None, *, order: int) -> Gradients:
+        """Adjoint of `joint_scan`, by one adjoint recurrence; see `Backend` for the gradient of the state.
+
+        Memory: as `scan_vjp`.
+        """
+        system = self._joint(system, u)
+        order, grad_y = at_least("order", order, 1), _cotangent(grad_y, u)
+        if isinstance(system, DPLRSystem):
+            from .compiled.lowrank_joint import lowrank_joint_vjp
+
+            return lowrank_joint_vjp(system, u, grad_y, order=order, **self._options)
+        from .compiled.joint_adjoint import joint_vjp
+
+        assert isinstance(system, DiagonalSystem)
+        return joint_vjp(system, u, grad_y, order=order, **self._options)
 
     def single_step(
         self, system: System, u: Array, spec: ModeSpec, x: Array, sums: Array | None, inputs: Array | None
@@ -577,6 +598,16 @@ class NumbaBackend(Backend):
     def _rejected(self, what: str, allowed: tuple[str, ...], system: System) -> BackendRejected:
         reason = Rejection(self.name, "structure", f"{' or '.join(allowed)} for {what}", system.structure)
         return BackendRejected(f"{self.name} does not compute {what} for this system:", [reason])
+
+    def _joint(self, system: System, u: Array) -> System:
+        """The system of a joint recurrence in u's precision."""
+        self._require_joint(system)
+        return system.astype(signal(u, system.n_channels).dtype)
+
+    def _require_joint(self, system: System) -> None:
+        allowed = self.capabilities.fused["joint_scan"]
+        if system.structure not in allowed:
+            raise self._rejected("joint_scan", allowed, system)
 
     def _recurrence(
         self, system: System, u: Array, state: Array | None, what: str, orders: tuple[int, ...]

@@ -113,7 +113,8 @@ class Arithmetic:
         table_dtype: dtype in which tables of powers (of kernels and of `linear_chunk`) are formed before they are
             rounded to u's, where it is finer; None for u's own.
         joint_adjacent: `kb` over adjacent index tuples, without window and without states that are given or asked
-            for, is one recurrence for all orders on diagonal systems; else one recurrence per order.
+            for, is one recurrence for all orders on diagonal and dplr systems, and so are its gradients; else one
+            recurrence per order.
         linear_chunk: steps that the linear recurrence of a diagonal system takes at once, by tables; steps that do
             not fill a chunk are plain ones.  None for plain steps only.
         scaled_states: scans of diagonal systems, single steps among them or not, may keep x / B̄ in place of x where
@@ -186,12 +187,14 @@ class Backend(ABC):
       `correlate_vjp(u, grad_terms, grad_sums, *, order, kind, window=None, sums=None, previous=None)`
       -> (grad of u, grad of sums or None, grad of previous or None).
       A cotangent given as None is zero.
-    * fused forms, optional and declared in `capabilities.fused`, without gradients of their own:
+    * fused forms, optional and declared in `capabilities.fused`, without gradients of their own but where one is named:
       `add_correlations(y, u, responses, *, order, kind, sums=None, previous=None)` -> final sums: adds
       Σ_{p=2..order} responses_p term_p to y in place, the terms those of `correlate` without window, kind `running`
       or `elementary`; y (batch, H, L) contiguous, responses (order-1, H).  Backends that take tensors have
       `added_correlations` beside it, with the same arguments -> (y + …, final sums), which writes nothing.
-      `joint_scan(system, u, *, order)` -> y: Σ_p K_p * (u_k … u_{k-p+1}) from rest, `kb` over adjacent tuples.
+      `joint_scan(system, u, *, order)` -> y: Σ_p K_p * (u_k … u_{k-p+1}) from rest, `kb` over adjacent tuples, and
+      `joint_scan_vjp(system, u, grad_y, *, order)` -> Gradients, whose state is a pair: of the initial state
+      (batch, H, M), the same for every order, and of the order-1 inputs before u_0 (batch, H, order-1).
       `single_step(system, u, spec, x, sums, inputs)` -> (y, x, sums, inputs), or None where it has no such form: one
       step of `truncated`, `kb` or `pb`, u (batch, H, 1), the parts those of a `liquid_ssm.modes.State`.
     """

@@ -70,6 +70,12 @@ def requirements(problem: Problem, backend: Backend) -> tuple[str, ...]:
     return (*linear, "correlate") if spec.window is None else (*linear, "correlate", "kernel", "convolve")
 
 
+def joins_orders(backend: Backend, structure: str, spec: ModeSpec) -> bool:
+    """Whether `backend` computes all orders as one recurrence where no state is given or asked for."""
+    adjacent = spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is None and spec.order > 1
+    return adjacent and backend.capabilities.fuses("joint_scan", structure)
+
+
 def scalar_inputs_only(spec: ModeSpec) -> bool:
     """Whether the mode multiplies scalar inputs (Eq. 13 to 15), which a `mimo` system does not have."""
     return spec.mode in ("kb", "pb") and spec.order > 1
@@ -169,8 +175,7 @@ def _with_correlations(
         y, x = backend.cascade(system, u, start.x if start else None, order=spec.order, kind="truncated")
         return y, State(x) if carry else None
 
-    products = spec.mode == "kb" and spec.correlations == "adjacent" and spec.window is None and spec.order > 1
-    if products and not (carry or tensors) and backend.capabilities.fuses("joint_scan", system.structure):
+    if not carry and joins_orders(backend, system.structure, spec):
         return backend.joint_scan(system, u, order=spec.order), None
     y, x0 = _linear(backend, system, u, start.x[:, 0] if start else None, carry, gradient)
     states: list[Array] = [x0]

@@ -12,7 +12,7 @@ from .backend import Backend, Gradients
 from .errors import BackendRejected, BackendUnavailable, DTypeError, ParameterError, ShapeError
 from .finite import all_finite
 from .instability import raise_not_finite
-from .modes import State, initial_state, require_mode, run
+from .modes import State, initial_state, joins_orders, require_mode, run
 from .problem import DTYPES, ModeSpec, Problem
 from .registry import FIRST, default_backend, get_backend, rejection
 
@@ -97,22 +97,37 @@ def vjp_tensors(
             start = each_part(initial_state(system, spec, inputs, state), lambda part: part.detach().requires_grad_())
         result = compute_tensors(fresh, row, spec, backend=chosen, state=start, return_state=recurrent)
         y, final = result if recurrent else (result, None)
-    pairs = [(y, grad_y.to(y.dtype))]
+        # What `apply` computes without a state; in the result above every order has its own.
+        joint = None
+        if not given and joins_orders(chosen, system.structure, spec):
+            joint = compute_tensors(fresh, row, spec, backend=chosen, state=None, return_state=False)
+    seed = grad_y.to(y.dtype)
+    pairs = [(y, seed)]
     if grad_state is not None:
         pairs += zip(_parts(final), _parts(initial_state(system, spec, inputs, grad_state)), strict=True)
-    wanted = [*leaves.values(), row, *_parts(start)]
-    # With nothing in it (no steps, no rows) a result depends on nothing.
-    reached = [(result, cotangent) for result, cotangent in pairs if result.requires_grad]
-    found = torch.autograd.grad(
-        [result for result, _ in reached],
-        wanted,
-        [cotangent for _, cotangent in reached],
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    parts = iter(found[len(leaves) + 1 :])
+    own, states = [*leaves.values(), row], _parts(start)
+    if joint is None:
+        found = _pulled_back(pairs, [*own, *states])
+    else:
+        found = [*_pulled_back([(joint, seed)], own), *_pulled_back(pairs, states)]
+    parts = iter(found[len(own) :])
     return Gradients(
         dict(zip(leaves, found, strict=False)), found[len(leaves)].to(u.dtype), each_part(start, lambda _: next(parts))
+    )
+
+
+def _pulled_back(pairs: list[tuple[torch.Tensor, torch.Tensor]], wanted: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Gradients of what is wanted from results and their cotangents."""
+    # With nothing in it (no steps, no rows) a result depends on nothing.
+    reached = [(result, cotangent) for result, cotangent in pairs if result.requires_grad]
+    return list(
+        torch.autograd.grad(
+            [result for result, _ in reached],
+            wanted,
+            [cotangent for _, cotangent in reached],
+            allow_unused=True,
+            materialize_grads=True,
+        )
     )
 
 

@@ -20,6 +20,7 @@ from .adjoint_transport import Transport
 from .correlation import count
 from .exact import CORRELATIONS, MODES, check_realization
 from .fft_gradients import by_fft, fft_gradient_bounds
+from .joint_adjoint import JointDrive
 from .realization import Array, Realization
 from .rounding import RoundingModel, unit_roundoff
 
@@ -119,6 +120,11 @@ def _take_smaller(
     if p.one_recurrence:
         link = {"s4": None, "liquid": "self"}.get(p.mode, "drive" if p.order > 1 else None)
         running = _Running(p, link, p.order, model).run()
+        for name in bounds:
+            bounds[name] = np.fmin(bounds[name], running[name])
+        return
+    if p.joint and model.joint_adjacent:
+        running = _Running(p, None, 1, model, joint=True).run()
         for name in bounds:
             bounds[name] = np.fmin(bounds[name], running[name])
         return
@@ -238,7 +244,9 @@ class _Point:
 class _Running:
     """Errors of states and cotangents, step by step, along the trajectory of exact numbers in longdouble."""
 
-    def __init__(self, problem: GradientProblem, link: str | None, order: int, model: RoundingModel) -> None:
+    def __init__(
+        self, problem: GradientProblem, link: str | None, order: int, model: RoundingModel, *, joint: bool = False
+    ) -> None:
         self.p, self.link, self.order, self.model = problem, link, order, model
         r = self.r = problem.realization
         self.system = _Adjoint.of(r, "longdouble")
@@ -264,6 +272,12 @@ class _Running:
         low = 1 + sum((_abs(parameters[n]).sum(axis=0) for n in ("P", "Q") if n in parameters), np.zeros(()))
         self.floor = self.tiny * (8 + 8 * r.n_modes * low)
         self.matrix = None if self.diagonal else r.full_matrices()[0].astype(complex)
+        self.joint = JointDrive(problem, parameters["B"], model) if joint else None
+        # The real numbers that a parameter is multiplied with to drive the recurrence, and their errors.
+        self.drives = {"B": (np.abs(self.u).astype(float), np.zeros(self.u.shape))}
+        if self.joint is not None:
+            signals = zip(self.joint.products, self.joint.errors, strict=True)
+            self.drives = {f"B{p}": signal for p, signal in enumerate(signals, start=1)}
         self.steps = [self._step(k) for k in range(self.u.shape[2])]
 
     def run(self) -> dict[str, Array]:
@@ -276,19 +290,23 @@ class _Running:
         )
         before = list(self.forward(start))
         after, Z = self._backward(final)
-        totals = {name: _Total.like(v) for name, v in self.system.parameters.items()}
-        bound_u = np.zeros(self.u.shape)
-        for k in range(length):
-            bound_u[:, :, k] = self._gradients_of_step(totals, k, before[k], before[k + 1], after[k])
+        parameters = self.system.parameters
+        totals = {name: _Total.like(v) for name, v in parameters.items() if name != "B"}
+        totals |= {name: _Total.like(parameters["B"]) for name in self.drives}
+        through = [self._gradients_of_step(totals, k, before[k], before[k + 1], after[k]) for k in range(length)]
+        bound_u = self._of_inputs(through)
         if self.diagonal:
             self._passed_on(totals, before, after)
         n = max(1, batch * length)
         plain = 1 + (ceil(log2(n)) + 2 if self.model.pairwise else n)
         products = sum_cost(n * self.order, self.model) + 2
         result = {
-            name: total.bound(plain if name in ("B", "C") else products, self.model, n * self.order)
+            name: total.bound(plain if name == "C" or name in self.drives else products, self.model, n * self.order)
             for name, total in totals.items()
         }
+        if self.joint is not None:
+            errors = [result.pop(name) for name in self.drives]
+            result["B"] = self.joint.of_B(errors, [totals[name].size for name in self.drives])
         bound_x = np.moveaxis(Z, 0, 1)
         if r.structure == "mimo":
             result |= {"A": result["A"][0], "B": result["B"].T}
@@ -298,6 +316,9 @@ class _Running:
     def _step(self, k: int) -> _Step:
         """w = B̄ u_k, |w|, the error of the computed w, and the transition of this step."""
         u_k = self.u[:, :, k]
+        if self.joint is not None:
+            w, dw = self.joint.at(k)
+            return _Step(w, _abs(w), dw, self.size["A"], np.zeros(()), *self._matrix(w))
         w = self.system.drive(u_k)
         size, cost = _abs(w), 1
         bound = size
@@ -400,17 +421,21 @@ class _Running:
             errors.advance(matrix, spread, own * (1 + 2 * u), norm)
         return points[::-1], errors.error
 
-    def _gradients_of_step(self, totals: dict[str, _Total], k: int, at: _Point, after: _Point, g: _Point) -> Array:
-        """Adds what step k contributes to the gradients of the parameters; the bound for u_k.
+    def _gradients_of_step(
+        self, totals: dict[str, _Total], k: int, at: _Point, after: _Point, g: _Point
+    ) -> tuple[Array, Array]:
+        """Adds what step k contributes to the gradients of the parameters; dL/dw's error and |dL/dw|.
 
         Where modes do not act on each other, errors of states and cotangents are added by `_passed_on` instead.
         """
-        gy, u_k = (np.abs(v[:, :, k, None]).astype(float) for v in (self.grad_y, self.u))
+        gy = np.abs(self.grad_y[:, :, k, None]).astype(float)
         G, X, weight = g.cap, at.cap, self.r.weight
         size, error, own = self._through_drive(g, at)
         cross = g.error[0] * at.error[0] if self.link == "self" else sum(g.error[1:] * at.error[:-1], 0 * own)
         passed = error if not self.diagonal else own + cross
-        totals["B"].add((passed * u_k).sum(axis=0), (size * u_k).sum(axis=0))
+        for name, (signal, wrong) in self.drives.items():
+            c, dc = signal[:, :, k, None], wrong[:, :, k, None]
+            totals[name].add((passed * (c + dc) + size * dc).sum(axis=0), (size * (c + dc)).sum(axis=0))
         read_size = after.cap.sum(axis=0)
         read = (self.order - 1) * self.unit * read_size + (0 if self.diagonal else after.error.sum(axis=0))
         totals["C"].add(weight * (gy * read).sum(axis=0), weight * (gy * read_size).sum(axis=0))
@@ -418,7 +443,21 @@ class _Running:
             totals["A"].add((g.error * at.error).sum(axis=(0, 1)), (G * X).sum(axis=(0, 1)))
         else:
             self._coupled_gradients(totals, g, at)
-        return self._input_gradient(error, size)
+        return error, size
+
+    def _of_inputs(self, through: list[tuple[Array, Array]]) -> Array:
+        """The bound for u, from the error and the size of dL/dw at every step."""
+        if self.joint is None:
+            bound = np.zeros(self.u.shape)
+            for k, (error, size) in enumerate(through):
+                bound[:, :, k], _ = self._input_gradient(error, size, self.size["B"], 0.0)
+            return bound
+        errors, sizes = np.zeros((2, self.joint.order, *self.u.shape))
+        for p, power in enumerate(self.joint.powers):
+            for k, (error, size) in enumerate(through):
+                found = self._input_gradient(error, size, power, self.joint.relative(p + 1))
+                errors[p, :, :, k], sizes[p, :, :, k] = found
+        return self.joint.of_inputs(list(errors), list(sizes))
 
     def _passed_on(self, totals: dict[str, _Total], at: list[_Point], g: list[_Point]) -> None:
         """Sums over time of errors of states and cotangents, by what each step's own error does to the whole sum.
@@ -441,7 +480,13 @@ class _Running:
             "B": [*(u_k * v for u_k, v in zip(u[1:], above[1:], strict=True)), 0 * u[0] * nothing],
             "C": [weight * gy_k + nothing for gy_k in gy],
         }
-        read_g = {"A": x_values, "B": [u_k * v for u_k, v in zip(u, below, strict=True)]}
+        read_g = {"A": x_values}
+        if self.joint is None:
+            read_g["B"] = [u_k * v for u_k, v in zip(u, below, strict=True)]
+        else:
+            del read_x["B"]  # the drive does not depend on states
+            for name, term in zip(self.drives, self.joint.terms, strict=True):
+                read_g[name] = [c + nothing for c in np.moveaxis(term, -1, 0)[..., None]]
         for name, sources in read_x.items():
             z = np.zeros_like(sources[0])
             for j in reversed(range(length)):
@@ -488,15 +533,20 @@ class _Running:
         own = cost * (1 + cost) * size + self.floor
         return _abs(total) + 2 * (inherited + own), inherited + own, own
 
-    def _input_gradient(self, V: Array, sizes_v: Array) -> Array:
-        """The error of Σ_n Re(conj(B̄_n) dL/dw_n)."""
+    def _input_gradient(self, V: Array, sizes_v: Array, B: Array, relative: float) -> tuple[Array, Array]:
+        """The error of Σ_n Re(conj(B̄_n) dL/dw_n), and the sum of the moduli.
+
+        Args:
+            relative: how far the computed B̄ is from it.
+        """
         modes = self.r.n_modes
         cost = 2 * modes
         if self.model.pairwise:
             cost = 2 + (ceil(log2(modes)) if modes > 1 else 0)
-        B = self.size["B"]
-        error, size = (B * V).sum(axis=-1), (B * sizes_v).sum(axis=-1)
-        return np.asarray(error * (1 + cost * self.unit) + cost * self.unit * size + 4 * modes * self.tiny)
+        size = (B * sizes_v).sum(axis=-1)
+        error = (B * V).sum(axis=-1) + relative * size
+        size = size * (1 + relative)
+        return np.asarray(error * (1 + cost * self.unit) + cost * self.unit * size + 4 * modes * self.tiny), size
 
     def _coupled_gradients(self, totals: dict[str, _Total], g: _Point, at: _Point) -> None:
         """Σ gᵖ conj(xᵖ), and for `dplr` −Σ gᵖ conj(s) and −Σ xᵖ conj(t) with s = Q̄* x and t = P̄* g."""

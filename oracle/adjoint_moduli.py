@@ -15,6 +15,7 @@ import numpy as np
 
 from .adjoint import _Adjoint, _by_order
 from .exact import RECURRENT_MODES
+from .joint_recurrence import STRUCTURES
 from .realization import Array, Realization
 from .rounding import RoundingModel
 
@@ -44,6 +45,12 @@ class GradientProblem:
     def linear(self) -> GradientProblem:
         """The linear term of `kb` and `pb` alone."""
         return GradientProblem(self.realization, self.u, "s4", 1, "all", None, None, self.grad_y, None)
+
+    @property
+    def joint(self) -> bool:
+        """Whether a model may compute all orders of `kb` over adjacent tuples as one recurrence."""
+        adjacent = (self.mode, self.correlations, self.window) == ("kb", "adjacent", None)
+        return adjacent and self.order > 1 and self.realization.structure in STRUCTURES
 
     @property
     def one_recurrence(self) -> bool:
@@ -115,6 +122,8 @@ def roundings(problem: GradientProblem, model: RoundingModel) -> float:
             # of one order after the other, or of polynomials, in any bracketing
             passed += (orders - 1) * reach + orders * (orders + 1) / 2
         n += 2 * passed + (orders + 1) * kappa + 3
+        if p.joint and model.joint_adjacent:
+            n += addition * orders  # the sum over orders that drives the recurrence
         if model.kernels == "tables":
             n += 2 * r.weight * r.n_modes + 2  # the sum over modes in any order, of rounded entries of two tables
     return float(n)

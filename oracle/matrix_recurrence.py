@@ -7,7 +7,7 @@ to block by their spectral norm.  Derivation: docs/bounds.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from . import error_transport
 from .error_transport import SECOND_ORDER, Arrivals, ConstantBlocks, Frame, Steps, varying_block
 from .realization import Realization
 from .rounding import RoundingModel
+from .scalar_recurrence import Drive
 
 Array = npt.NDArray[Any]
 
@@ -124,8 +125,10 @@ class _ErrorRun:
         power: int,
         shape: tuple[int, ...],
         by_norms: bool,
+        joint: bool,
     ) -> None:
         self.transition, self.models, self.link, self.power, self.by_norms = transition, models, link, power, by_norms
+        self.joint = joint
         orders, batch, channels, _ = shape
         # ‖e‖₂ at the end of the previous block, (K, order, batch, H); or where the error comes from, in every run
         self.norm = np.zeros((len(models), orders, batch, channels))
@@ -139,7 +142,8 @@ class _ErrorRun:
         """Bounds on the outputs of the block, (K, batch, H, T).
 
         Args:
-            wrong: errors that the input brings into the drive (K, T, batch, H, M), None for none.
+            wrong: errors that the input brings into the drive (K, T, batch, H, M), None for none; all of the drive's
+                errors if it is `joint`.
             found: raised to ‖e‖₂ of every order after each step, (order, T, batch, H).
         """
         total, norm = (self._by_norms if self.by_norms else self._by_products)(block, wrong)
@@ -207,7 +211,12 @@ class _ErrorRun:
         result = np.empty((len(self.models), *cap.shape))
         for i, model in enumerate(self.models):
             unit, kappa = model.unit, model.product
-            dw = ((self.power - 1) * kappa + 1) * unit * beta + (0.0 if wrong is None else wrong[i])
+            dw = 0.0 if wrong is None else wrong[i]
+            if self.joint:
+                # The low-rank part may be subtracted from a sum that has the drive in it.
+                dw = dw + len(transition.P) * unit * beta
+            else:
+                dw = dw + ((self.power - 1) * kappa + 1) * unit * beta
             local = transition.rounding(own, coupled, model)
             if p == 0:
                 local = local + dw + model.addend * unit * beta
@@ -244,6 +253,7 @@ def run_matrix(
     power: int = 1,
     input_error: Array | None = None,
     many: bool = False,
+    drive: Callable[[slice], Drive] | None = None,
 ) -> MatrixRun:
     """Whole runs: `link` None = linear, `liquid` = Eq. 11, `drive` = `truncated`, `input` = a chain of `kb`.
 
@@ -254,15 +264,16 @@ def run_matrix(
         power: exponent of B̄ in the drive.
         input_error: for each model, the error of the computed input (K, batch, H, L); None = none.
         many: many short runs: bound what an order takes from the one below by norms, which is cheaper and wider.
+        drive: in place of B̄^{∘power} u, the drive of some steps with its errors, one per model; for `dplr`.
     """
-    distinct = _distinct(models, input_error)
+    distinct = _distinct(models, input_error) if drive is None else list(range(len(models)))
     chosen = [models[i] for i in dict.fromkeys(distinct)]
     wrong = None if input_error is None else input_error[list(dict.fromkeys(distinct))]
     transition = Transition(realization, np.result_type(u.dtype, np.complex64))
     by_norms = link is None or many
-    run, found = _run(transition, by_norms, u, link, order, x0, chosen, power, wrong, None)
+    run, found = _run(transition, by_norms, u, link, order, x0, chosen, power, wrong, drive, None)
     if not np.isfinite(run.error).all():
-        second, _ = _run(transition, by_norms, u, link, order, x0, chosen, power, wrong, _ALLOWANCE * found)
+        second, _ = _run(transition, by_norms, u, link, order, x0, chosen, power, wrong, drive, _ALLOWANCE * found)
         run = MatrixRun(run.y, np.minimum(run.error, second.error))
     places = list(dict.fromkeys(distinct))
     return MatrixRun(run.y, run.error[[places.index(i) for i in distinct]])
@@ -288,6 +299,7 @@ def _run(
     models: Sequence[RoundingModel],
     power: int,
     input_error: Array | None,
+    drive: Callable[[slice], Drive] | None,
     allowed: Array | None,
 ) -> tuple[MatrixRun, Array]:
     """One run, and the largest ‖e‖₂ over models before each step and at the end, (order, L + 1, batch, H).
@@ -298,12 +310,12 @@ def _run(
     realization, dtype = transition.realization, transition.A.dtype
     batch, channels, length = u.shape
     B, C = realization.B.astype(dtype), realization.C.astype(dtype)
-    drive = B
+    powered = B
     for _ in range(power - 1):
-        drive = drive * B
+        powered = powered * B
     x = np.zeros((order, batch, channels, B.shape[-1]), dtype)
     x[0] = x0
-    run = _ErrorRun(transition, models, link, power, x.shape, by_norms)
+    run = _ErrorRun(transition, models, link, power, x.shape, by_norms, drive is not None)
     y = np.zeros((batch, channels, length), u.dtype)
     error = np.zeros((len(models), batch, channels, length))
     # An error may appear before any state does: from underflow, or in an order whose state is still zero.
@@ -314,7 +326,8 @@ def _run(
     for start in range(0, length, error_transport.BLOCK):
         part = slice(start, min(length, start + error_transport.BLOCK))
         inputs = np.moveaxis(u[..., part], -1, 0)  # (T, batch, H)
-        w = drive * inputs[..., None]
+        driven = None if drive is None else drive(part)
+        w = powered * inputs[..., None] if driven is None else driven.value
         after = np.empty((len(w), *x.shape), dtype)
         for t in range(len(w)):
             moved = transition.apply(x)
@@ -336,9 +349,9 @@ def _run(
         room = np.broadcast_to(_GUESS * grown, (order, *grown.shape))
         if allowed is not None:
             room = allowed[:, start : start + len(w) + 1] + floor
-        wrong = None
+        wrong = None if driven is None else driven.error
         if input_error is not None:
-            wrong = np.abs(drive).astype(float) * np.moveaxis(input_error[..., part], -1, 1)[..., None]
+            wrong = np.abs(powered).astype(float) * np.moveaxis(input_error[..., part], -1, 1)[..., None]
         inside = found[:, start + 1 : start + 1 + len(w)]
         error[..., part] = run.advance(_Block(w, inputs, sizes, room), wrong, inside)
     error[run.too_large] = np.inf

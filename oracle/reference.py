@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from . import convolution, correlation, correlation_brackets, scan_bounds
 from .chunk_bounds import chunked_errors
-from .joint_recurrence import joint_drives
+from .joint_recurrence import STRUCTURES, joint_drive, joint_drives
 from .kernel_error import kernel_error, kernel_unit
 from .matrix_recurrence import run_matrix
 from .metrics import norm2
@@ -128,7 +128,7 @@ def reference(
         total = shared[run.models]
         if mode in ("kb", "pb") and order > 1:
             total = run.sum([total, *run.correlation_terms(mode, order, correlations, window)])
-            if mode == "kb" and correlations == "adjacent" and window is None and realization.structure == "diagonal":
+            if mode == "kb" and correlations == "adjacent" and window is None and realization.structure in STRUCTURES:
                 total = run.with_joint_errors(total, order)
     value, componentwise, normwise = total
     bounds = tuple(Bound(c, n) for c, n in zip(componentwise, normwise, strict=True))
@@ -296,8 +296,16 @@ class _Run:
             return total
         value, error, normwise = total
         terms, errors = correlation.adjacent_products(self.u, order, self.models)
-        drives = joint_drives(self.r.B.astype(self.kind), terms, errors, self.models, self.x0.size)
-        y, found = self._scalar_run(None, 1, self.u, self.x0, drives, self.inner)
+        B = self.r.B.astype(self.kind)
+        if self.scalar:
+            drives = joint_drives(B, terms, errors, self.models, self.x0.size)
+            y, found = self._scalar_run(None, 1, self.u, self.x0, drives, self.inner)
+        else:
+            run = run_matrix(
+                self.r, self.u, None, 1, self.x0, self.inner,
+                drive=lambda part: joint_drive(B, terms, errors, self.models, part),
+            )  # fmt: skip
+            y, found = run.y, run.error
         error[joint] = self._rounded_once(y, found)[joint]
         return value, error, normwise
 

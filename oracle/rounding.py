@@ -56,8 +56,8 @@ class RoundingModel:
             from other tables: of powers (`diagonal`), Cauchy sums (`dplr`), matrix powers (`dense`).
         table_unit: unit roundoff of the precision in which tables of powers are formed before they are rounded to
             the working one; None where they are formed in it.
-        joint_adjacent: `kb` over adjacent index tuples, without window, of a `diagonal` system is one recurrence
-            that is driven by the sum of all orders; else one recurrence per order.
+        joint_adjacent: `kb` over adjacent index tuples, without window, of a `diagonal` or `dplr` system is one
+            recurrence that is driven by the sum of all orders, and so are its gradients; else one recurrence per order.
         linear_chunk: steps Q that the linear recurrence of a `diagonal` system takes at once, by tables, wherever
             it likes, with plain steps in between; None for plain steps only.
         scaled_states: `liquid`, the linear recurrence and the orders of `truncated` of a `diagonal` system may keep

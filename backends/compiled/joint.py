@@ -12,25 +12,14 @@ import numpy.typing as npt
 
 from liquid_ssm.systems import DiagonalSystem
 
+from .adjacent import multiply, read_with_earlier
 from .caching import compiled, inlined
 from .diagonal import Tiles, can_scale
 from .scan import STEPS, clear, difference, linear_step
 from .simd import fma, load, splat, store, width
-from .tiles import read_rows, write_rows
+from .tiles import write_rows
 
 Array = npt.NDArray[Any]
-
-
-@inlined
-def _products(inputs, products, steps, order):  # type: ignore[no-untyped-def]
-    """c_p(t) to products[(t · order + p - 1) · W], from inputs that begin order - 1 steps before the block."""
-    w = width(inputs)
-    for t in range(steps):
-        newest = load(inputs, (t + order - 1) * w)
-        store(products, t * order * w, newest)
-        for p in range(1, order):
-            newest = newest * load(inputs, (t + order - 1 - p) * w)
-            store(products, (t * order + p) * w, newest)
 
 
 @inlined
@@ -113,16 +102,13 @@ def joint_tiles(  # type: ignore[no-untyped-def]
     real = np.empty(STEPS * w, states.dtype)
     imaginary = np.empty(STEPS * w, states.dtype)
     block = np.empty(w * w, states.dtype)
-    nothing = splat(states.dtype.type(0))
     for tile in range(first, end):
         pack, state, places = packs[tile % n_packs], states[tile], offsets[tile]
         n_rows = min(per_tile, rows - tile * per_tile)
-        for t in range(order - 1):
-            store(inputs, t * w, nothing)
         for start in range(0, length, STEPS):
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, (order - 1) * w)
-            _products(inputs, products, steps, order)
+            read_with_earlier(u, places, start, steps, order - 1, inputs)
+            multiply(inputs, products, steps, order)
             clear(real, steps)
             clear(imaginary, steps)
             v = 0
@@ -137,8 +123,22 @@ def joint_tiles(  # type: ignore[no-untyped-def]
                 v += 1
             difference(real, imaginary, steps, weight)
             write_rows(real, steps, group, n_rows, y, places, 0, start, block)
-            for t in range(order - 1):
-                store(inputs, t * w, load(inputs, (steps + t) * w))
+
+
+def powers_of(B_bar: Array, order: int) -> list[Array]:
+    """B̄^p for p = 1 … order, in complex128."""
+    powers = [B_bar.astype(np.complex128)]
+    for _ in range(order - 1):
+        powers.append(powers[-1] * powers[0])
+    return powers
+
+
+def of_input(B_bar: Array, of_powers: Array) -> Array:
+    """The gradient of B̄ (H, M) in its dtype, Σ_p p conj(B̄^{p-1}) times that of B̄^p, (order, H, M)."""
+    total = of_powers[0]
+    for p, power in enumerate(powers_of(B_bar, len(of_powers))[:-1], start=2):
+        total = total + p * np.conj(power) * of_powers[p - 1]
+    return np.ascontiguousarray(total if np.iscomplexobj(B_bar) else total.real, dtype=B_bar.dtype)
 
 
 def joint_scan(
@@ -153,14 +153,16 @@ def joint_scan(
     """
     scaled = can_scale(system, u, state_dtype)
     tiles = Tiles(system, u, state_dtype)
-    layout, y = tiles.layout, np.empty(u.shape, u.dtype)
-    B_bar = system.B_bar.astype(np.complex128)
-    powers = [np.ones_like(B_bar) if scaled else B_bar]
-    for _ in range(order - 1):
-        powers.append(powers[-1] * B_bar)
-    C = system.C * B_bar if scaled else system.C
-    planes = [part for p in (system.A_bar, C, *powers) for part in (p.real, p.imag)]
-    packs = layout.packed(planes, tiles.dtype).reshape(layout.packs, layout.depth * len(planes) * layout.lanes)
-    states = tiles.planes(None)
+    y, states = np.empty(u.shape, u.dtype), tiles.planes(None)
+    powers = powers_of(system.B_bar, order)
+    C = system.C * powers[0] if scaled else system.C
+    packs = packed_orders(tiles, C, [np.ones_like(powers[0]), *powers[:-1]] if scaled else powers)
     tiles.each(joint_tiles, threads, packs, y.reshape(-1), states, order, tiles.length, system.weight, scaled)
     return y
+
+
+def packed_orders(tiles: Tiles, C: Array, powers: list[Array]) -> Array:
+    """(packs, depth · (4 + 2 · order) · W): Ā, C and the powers."""
+    layout = tiles.layout
+    planes = [part for p in (tiles.system.A_bar, C, *powers) for part in (p.real, p.imag)]
+    return layout.packed(planes, tiles.dtype).reshape(layout.packs, layout.depth * len(planes) * layout.lanes)

@@ -79,6 +79,21 @@ def coupled(pack, depth, rank, paired, s, at, low_rank):  # type: ignore[no-unty
 
 
 @inlined
+def lowered(pack, o, rank, paired, low_rank, at, sr, si, xr, xi):  # type: ignore[no-untyped-def]
+    """x − P̄_0 s_0 − Σ_{r>0} P̄_r s_r of one mode, the last sum from `low_rank`; 2 operations with pairs and rank 1."""
+    w = width(low_rank)
+    pr, pi = load(pack, o + FACTORS * w), load(pack, o + (FACTORS + 1) * w)
+    if paired:
+        xr, xi = fma(-pr, sr, xr), fma(-pi, sr, xi)
+    else:
+        zr, zi = product(pr, pi, sr, si)
+        xr, xi = xr - zr, xi - zi
+    if rank > 1:
+        xr, xi = xr - load(low_rank, at), xi - load(low_rank, at + w)
+    return xr, xi
+
+
+@inlined
 def sweep(  # type: ignore[no-untyped-def]
     pack, depth, rank, paired, group, drive, u, g, liquid, feed, driven, reads, states, source, target, fed, stride,
     low_rank, s, at, to,
@@ -108,14 +123,7 @@ def sweep(  # type: ignore[no-untyped-def]
         if liquid:
             ar, ai = fma(load(pack, o + DRIVE * w), u, ar), fma(load(pack, o + (DRIVE + 1) * w), u, ai)
         xr, xi = product(ar, ai, load(states, source + m), load(states, source + m + w))
-        pr, pi = load(pack, o + FACTORS * w), load(pack, o + (FACTORS + 1) * w)
-        if paired:
-            xr, xi = fma(-pr, sr, xr), fma(-pi, sr, xi)
-        else:
-            zr, zi = product(pr, pi, sr, si)
-            xr, xi = xr - zr, xi - zi
-        if rank > 1:
-            xr, xi = xr - load(low_rank, 2 * v * w), xi - load(low_rank, (2 * v + 1) * w)
+        xr, xi = lowered(pack, o, rank, paired, low_rank, 2 * v * w, sr, si, xr, xi)
         if feed == 1:
             wr, wi = load(pack, o + DRIVE * w) * u, load(pack, o + (DRIVE + 1) * w) * u
             zr, zi = product(wr, wi, load(states, fed + m), load(states, fed + m + w))

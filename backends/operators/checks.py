@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from liquid_ssm.backend import Backend
-from liquid_ssm.errors import DTypeError, ParameterError, ShapeError, unknown_name
+from liquid_ssm.backend import Backend, Rejection
+from liquid_ssm.errors import BackendRejected, DTypeError, ParameterError, ShapeError, unknown_name
 
 from .._correlations import KINDS
 
@@ -127,6 +127,16 @@ def recurrence(
     shaped("state", state, (u.shape[0], *orders, *A_bar.shape), f"(batch, {'order, ' if orders else ''}H, M)")
     of_dtype("state", state, kind)
     return kind
+
+
+def fuses(backend: Backend, form: str, structure: str) -> None:
+    """Raise unless the backend has the fused form for systems of this structure."""
+    if not backend.capabilities.fuses(form, structure):
+        structures = backend.capabilities.fused.get(form, ())
+        needed = f"{' or '.join(structures)} for {form}" if structures else f"{form}, which it does not have"
+        hint = "" if structures else "use liquid_ssm.apply, which composes the same of what it has"
+        reason = Rejection(backend.name, "structure" if structures else "primitive", needed, structure, hint)
+        raise BackendRejected(f"{backend.name} does not compute {form} for this system:", [reason])
 
 
 def cascade(order: int, kind: str, window: int | None, state: torch.Tensor | None) -> None:

@@ -15,6 +15,7 @@ from . import cascade as _cascade  # noqa: F401
 from . import checks
 from . import convolve as _convolve  # noqa: F401
 from . import correlate as _correlate  # noqa: F401
+from . import joint_scan as _joint_scan  # noqa: F401
 from . import kernel as _kernel  # noqa: F401
 from . import scan as _scan  # noqa: F401
 from . import shared_state as _shared_state  # noqa: F401
@@ -61,6 +62,12 @@ def scan(
     system = _cast(system, u)
     state = _started(system, state, state_dtype)
     return _operators.scan(u, *_parts(system), state, liquid, system.conjugate_pairs, backend)  # type: ignore[no-any-return]
+
+
+def joint_scan(backend: str, system: System, u: Tensor, *, order: int) -> Tensor:
+    """As `Backend.joint_scan`."""
+    system = _cast(system, u)
+    return _operators.joint_scan(u, *_parts(system), order, system.conjugate_pairs, backend)  # type: ignore[no-any-return]
 
 
 def cascade(

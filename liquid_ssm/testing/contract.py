@@ -185,6 +185,14 @@ def _joint_scan(name: str, result: Any, system: Any, u: Array, *, order: int) ->
     check_array(name, result, u.shape, u.dtype)
 
 
+def _joint_gradients(name: str, result: Any, system: Any, u: Array, *rest: Any, order: int) -> None:
+    _gradients(name, result, system, u, *rest)
+    x, inputs = _pair(f"state of {name}", result.state, "(initial state, earlier inputs)")
+    # The state's dtype may be finer than that of u.
+    check_array(f"gradient of the state of {name}", x, (u.shape[0], *_modes(system)), x.dtype)
+    check_array(f"gradient of earlier inputs of {name}", inputs, (*u.shape[:2], order - 1), u.dtype)
+
+
 def _single_step(name: str, result: Any, system: Any, u: Array, spec: Any, *parts: Array | None) -> None:
     if result is None:
         return
@@ -220,5 +228,6 @@ _EXPECTED: dict[str, Any] = {
     "convolve_vjp": _anything,
     "scan_vjp": _gradients,
     "cascade_vjp": _gradients,
+    "joint_scan_vjp": _joint_gradients,
     "correlate_vjp": _anything,
 }

@@ -384,6 +384,14 @@ def _no_final_cotangent(vjp: Method, system: Any, u: Array, state: Any, grad_y: 
     return vjp(system, u, state, grad_y, None, **o)
 
 
+def _no_exponent(joint_scan_vjp: Method, system: Any, u: Array, grad_y: Any, *, order: int) -> Any:
+    """B̄^{p-1} without the factor p in the gradient of the highest order."""
+    found = joint_scan_vjp(system, u, grad_y, order=order)
+    lower = joint_scan_vjp(system, u, grad_y, order=max(1, order - 1))
+    part = (found.parameters["B_bar"] - lower.parameters["B_bar"]) / order
+    return found._replace(parameters={**found.parameters, "B_bar": lower.parameters["B_bar"] + part})
+
+
 def _changed(name: str, base: str = "numpy", **methods: Method) -> Callable[[], Backend]:
     return lambda: _Changed(get_backend(base), name, **methods)
 
@@ -480,5 +488,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("gradient of Ā not conjugated", "liquid", "diagonal", scan_vjp=_unconjugated_gradient),
     _mutant("gradient without the liquid term", "liquid", "diagonal", scan_vjp=_linear_gradient),
     _mutant("no gradient of the initial state", "truncated", "diagonal", cascade_vjp=_no_state_gradient),
+    _mutant(
+        "power of B̄ without its exponent in a gradient", "kb-adjacent", "dplr", "numba", joint_scan_vjp=_no_exponent
+    ),
     _mutant("no gradient through the final state", "s4", "dplr", scan_vjp=_no_final_cotangent),
 )

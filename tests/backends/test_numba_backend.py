@@ -74,8 +74,13 @@ def test_arguments_out_of_their_range_are_refused(arguments):
 def test_structures_it_does_not_have_are_refused():
     with pytest.raises(BackendRejected, match="needs diagonal or dplr"):
         NUMBA.scan(random_system("dense"), inputs(1, 2, 3), liquid=True)
-    with pytest.raises(BackendRejected, match="needs diagonal for joint_scan"):
-        NUMBA.joint_scan(random_system("dplr"), inputs(1, 2, 3), order=2)
+    for method in (NUMBA.joint_scan, lambda system, u, order: NUMBA.joint_scan_vjp(system, u, u, order=order)):
+        with pytest.raises(BackendRejected, match="needs diagonal or dplr for joint_scan"):
+            method(random_system("dense"), inputs(1, 2, 3), order=2)
+        with pytest.raises(ParameterError, match="order is 0"):
+            method(random_system("dplr"), inputs(1, 2, 3), order=0)
+        with pytest.raises(ShapeError, match="3 channel"):
+            method(random_system("dplr"), inputs(1, 3, 3), order=2)
 
 
 @pytest.mark.parametrize("y", [np.zeros((1, 2, 4)), np.zeros((1, 2, 3), "float32"), np.zeros((1, 2, 6))[..., ::2]])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import liquid_ssm as ls
-from liquid_ssm.modes import state_shapes
+from liquid_ssm.modes import State, state_shapes
 from liquid_ssm.oracle.adjoint import gradients, gradients_by_duals
 from liquid_ssm.oracle.adjoint_bounds import gradient_bounds
 from liquid_ssm.oracle.rounding import RoundingModel
@@ -128,3 +128,40 @@ def test_gradients_of_carried_states_join_two_halves(structure, spec):
     for name, gradient in whole.parameters.items():
         both = first.parameters[name] + second.parameters[name]
         assert np.all(np.abs(both - gradient) <= 2 * bounds[NAMES[name]]), name
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_orders_that_are_joined(structure, dtype):
+    """One adjoint recurrence without states, one per order with them: each within its bound of the same gradients."""
+    rng = np.random.default_rng(0)
+    system = random_system(structure, n_channels=1, n_modes=2).astype(dtype)
+    u, grad_y = rng.normal(size=(2, 2, 1, 6)).astype(dtype)
+    spec = ModeSpec("kb", 3, "adjacent")
+    joint = ls.vjp(system, u, grad_y, mode="kb", backend="numba", **options(spec))
+    rest = State(np.zeros_like(joint.state.x), None, np.zeros_like(joint.state.inputs))
+    apart = ls.vjp(system, u, grad_y, mode="kb", backend="numba", state=rest, **options(spec))
+    exact = gradients_by_duals(realization_of(system), u, "kb", grad_y, **options(spec))
+    for found, together in ((joint, True), (apart, False)):
+        rounding = RoundingModel.of_dtype(dtype, kernels="tables", joint_adjacent=together)
+        bounds = gradient_bounds(realization_of(system), u, mode="kb", grad_y=grad_y, model=rounding, **options(spec))
+        assert within(found.u, exact["u"], bounds["u"])
+        for name, gradient in found.parameters.items():
+            assert within(gradient, exact[NAMES[name]], bounds[NAMES[name]]), name
+    # That of the states is one of a signal with as many zeros in front, which come after the state.
+    assert joint.state.x.shape == apart.state.x.shape == state_shapes(system, spec, 2)["x"]
+    size = np.abs(apart.state.x).max()
+    assert np.allclose(joint.state.x, apart.state.x, rtol=0, atol=500 * np.finfo(dtype).eps * size)
+    longer, seed = (np.concatenate([np.zeros((2, 1, 2), dtype), v], axis=-1) for v in (u, grad_y))
+    bound = gradient_bounds(
+        realization_of(system),
+        longer,
+        mode="kb",
+        grad_y=seed,
+        model=RoundingModel.of_dtype(dtype, joint_adjacent=True),
+        **options(spec),
+    )
+    exact = gradients_by_duals(realization_of(system), longer, "kb", seed, **options(spec))
+    # Without the linear response, which is the state's.
+    linear = gradients_by_duals(realization_of(system), longer, "s4", seed)
+    assert within(joint.state.inputs, exact["u"][..., :2] - linear["u"][..., :2], bound["u"][..., :2])

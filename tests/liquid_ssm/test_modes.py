@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import liquid_ssm as ls
-from liquid_ssm.modes import State, requirements, state_shapes
+from liquid_ssm.modes import State, joins_orders, requirements, state_shapes
 from liquid_ssm.problem import ModeSpec, Problem
 from liquid_ssm.registry import get_backend
 from liquid_ssm.testing.strategies import mode_specs, random_system, systems
@@ -160,3 +160,37 @@ def test_requirements_name_what_a_mode_uses():
     assert needed("numpy", ModeSpec("s4")) == ("scan",)
     assert needed("numpy", ModeSpec("kb", 2)) == ("cascade",)
     assert needed("numpy", ModeSpec("pb", 2)) == ("scan", "correlate", "kernel")
+
+
+def test_only_one_form_joins_its_orders_and_only_where_a_backend_can():
+    numba = get_backend("numba")
+    for structure in ("diagonal", "dplr"):
+        assert joins_orders(numba, structure, ModeSpec("kb", 3, "adjacent"))
+        assert not joins_orders(get_backend("numpy"), structure, ModeSpec("kb", 3, "adjacent"))
+    for spec in (
+        ModeSpec("kb", 1, "adjacent"),
+        ModeSpec("kb", 3, "adjacent", 5),
+        ModeSpec("kb", 3, "all"),
+        ModeSpec("pb", 3, "adjacent"),
+        ModeSpec("s4"),
+    ):
+        assert not joins_orders(numba, "dplr", spec)
+    assert not joins_orders(numba, "dense", ModeSpec("kb", 3, "adjacent"))
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+def test_orders_are_joined_where_no_state_is_given_or_asked_for(structure, monkeypatch):
+    system, numba = random_system(structure).astype("float32"), get_backend("numba")
+    options = {"mode": "kb", "order": 3, "correlations": "adjacent", "backend": "numba"}
+    u = U.astype("float32")
+    joint = numba.joint_scan(system, u, order=3)
+    assert np.array_equal(ls.apply(system, u, **options), joint)
+
+    def refuse(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(type(numba), "joint_scan", refuse)
+    apart, state = ls.apply(system, u, return_state=True, **options)
+    # Sums of some hundred products of numbers of moderate size in another order.
+    assert np.allclose(apart, joint, rtol=0, atol=500 * 2.0**-24 * np.abs(joint).max())
+    ls.apply(system, u, state=state, **options)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
+import liquid_ssm as ls
 from liquid_ssm.oracle.enclosure import enclose
 from liquid_ssm.oracle.joint_recurrence import joint_drives
 from liquid_ssm.oracle.metrics import absolute_error
 from liquid_ssm.oracle.realization import Realization
 from liquid_ssm.oracle.reference import reference
 from liquid_ssm.oracle.rounding import RoundingModel
+from liquid_ssm.rounding_errors import realization_of
+from liquid_ssm.testing.strategies import random_system
 
 U = 2.0**-24
 SLACK = 1 + 2.0**-20
@@ -31,8 +35,12 @@ def times(z, x, v, real, fused):
     return re + 1j * im
 
 
-def joint(system, u, order, *, lowest_first, fused, states="float32", bug=""):
-    """y (L,) in float32 of one channel; states and sums in `states`, powers formed there and rounded to float32."""
+def joint(system, u, order, *, lowest_first, fused, states="float32", drive_last=False, bug=""):
+    """y (L,) in float32 of one channel; states and sums in `states`, powers formed there and rounded to float32.
+
+    A product with Λ̄ is accumulated to the drive, or with `drive_last` formed whole and the drive added at the end; the
+    low-rank part is subtracted after that product.
+    """
     real = np.dtype(states).type
     kind = np.result_type(states, np.complex64)
     B = system.B[0].astype(complex)
@@ -51,9 +59,36 @@ def joint(system, u, order, *, lowest_first, fused, states="float32", bug=""):
         for p in orders if lowest_first else reversed(orders):
             c = real(terms[p][k])
             d = fma(powers[p].real, c, d.real, real, fused) + 1j * fma(powers[p].imag, c, d.imag, real, fused)
-        x = times(A, x, d, real, fused).astype(kind)
+        rank = 0 if bug == "low rank" or system.P is None else len(system.P)
+        rest = [low_rank(system, r, x, real, fused) for r in range(rank)]
+        x = times(A, x, 0 * d if drive_last else d, real, fused)
+        for part in rest:
+            x = x - part
+            x = real(x.real) + 1j * real(x.imag)
+        if drive_last:
+            x = real(x.real + d.real) + 1j * real(x.imag + d.imag)
+        x = x.astype(kind)
         y.append(np.float32(system.weight * (C.real * x.real - C.imag * x.imag).sum()))
     return np.array(y)
+
+
+def low_rank(system, r, x, real, fused):
+    """P̄_r s_r with s_r = 2 Re Σ conj(Q̄_r) x, a sum in the order of the modes."""
+    P, Q = system.P[r, 0], system.Q[r, 0]
+    s = real(0)
+    for q, z in zip(Q, x, strict=True):
+        s = fma(q.imag, z.imag, fma(q.real, z.real, s, real, fused), real, fused)
+    s = real(2 * s)
+    return real(P.real * s) + 1j * real(P.imag * s)
+
+
+def dplr_case(seed, length, *, rank, drive, modes=3):
+    """Random and damped; every other one of rank 1 a bilinear step of HiPPO-LegS, with modes that hardly decay."""
+    system = random_system("dplr", n_channels=1, n_modes=modes, seed=seed, drive=drive, rank=rank)
+    if rank == 1 and seed % 2:
+        system = ls.initialize("legs", n_channels=1, n_state=2 * modes, seed=seed).discretize("bilinear")
+        system = replace(system, B_bar=system.B_bar * drive / np.abs(system.B_bar).max())
+    return realization_of(system.astype("float32")), np.random.default_rng(seed).normal(size=length).astype(np.float32)
 
 
 def case(seed, length, *, decay, drive, modes=3):
@@ -97,6 +132,27 @@ def test_every_contraction_is_within_the_bound(states, seed, decay, drive):
 
 
 @pytest.mark.parametrize("states", ["float32", "float64"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(("seed", "drive"), [(0, 0.05), (1, 0.5), (2, 1.5)])
+def test_every_contraction_of_a_low_rank_system_is_within_the_bound(states, rank, seed, drive):
+    system, u = dplr_case(seed, 60, rank=rank, drive=drive)
+    order = 2 + seed % 3
+    model = RoundingModel.of_dtype("float32", joint_adjacent=True, state_dtype=states, fused=None)
+    units, _ = compare(system, u, order, [model])
+    for lowest_first, fused, drive_last in product((False, True), repeat=3):
+        y = joint(system, u, order, lowest_first=lowest_first, fused=fused, states=states, drive_last=drive_last)
+        assert units(y) <= 1
+
+
+@pytest.mark.parametrize("bug", ["power", "delay", "order", "low rank"])
+def test_a_bug_in_a_low_rank_system_exceeds_the_bound(bug):
+    system, u = dplr_case(1, 60, rank=1, drive=0.3)
+    model = RoundingModel.of_dtype("float32", joint_adjacent=True)
+    units, _ = compare(system, u, 3, [model])
+    assert units(joint(system, u, 3, lowest_first=True, fused=True, bug=bug)) > 100
+
+
+@pytest.mark.parametrize("states", ["float32", "float64"])
 @pytest.mark.parametrize("bug", ["power", "delay", "order"])
 def test_a_bug_exceeds_the_bound(states, bug):
     system, u = case(1, 60, decay=0.1, drive=0.3)
@@ -106,15 +162,20 @@ def test_a_bug_exceeds_the_bound(states, bug):
 
 
 @pytest.mark.parametrize("states", ["float32", "float64"])
-def test_the_bound_is_tight_over_a_population(states, capsys):
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+def test_the_bound_is_tight_over_a_population(states, structure, capsys):
     nearest = []
     for seed in range(16):
-        system, u = case(seed, 100, decay=(0.0, 0.01, 0.1, 1.0)[seed % 4], drive=(0.05, 0.3)[seed % 2], modes=4)
+        drive = (0.05, 0.3)[seed % 2]
+        if structure == "diagonal":
+            system, u = case(seed, 100, decay=(0.0, 0.01, 0.1, 1.0)[seed % 4], drive=drive, modes=4)
+        else:
+            system, u = dplr_case(seed, 100, rank=1, drive=drive, modes=4)
         model = RoundingModel.of_dtype("float32", joint_adjacent=True, state_dtype=states)
         units, _ = compare(system, u, 3, [model])
         nearest.append(1 / units(joint(system, u, 3, lowest_first=bool(seed % 3), fused=True, states=states)))
     with capsys.disabled():
-        print(f"\njoint kb, states in {states}: median {np.median(nearest):.1f}, from {min(nearest):.1f}")
+        print(f"\njoint kb, {structure}, states in {states}: median {np.median(nearest):.1f}, from {min(nearest):.1f}")
     assert min(nearest) >= 1
     assert np.median(nearest) <= 100
 
@@ -136,8 +197,9 @@ def test_a_drive_has_every_term():
     assert wanted <= finer.error.item() <= wanted * SLACK
 
 
-def test_only_this_form_is_joint_and_other_models_keep_their_bounds():
-    system, u = case(3, 50, decay=0.1, drive=0.3)
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+def test_only_this_form_is_joint_and_other_models_keep_their_bounds(structure):
+    system, u = case(3, 50, decay=0.1, drive=0.3) if structure == "diagonal" else dplr_case(3, 50, rank=1, drive=0.3)
     plain, with_joint = (RoundingModel.of_dtype("float32", joint_adjacent=j) for j in (False, True))
     alone = reference(system, u[None, None], "kb", correlations="adjacent", models=[plain])
     both = reference(system, u[None, None], "kb", correlations="adjacent", models=[with_joint, plain])

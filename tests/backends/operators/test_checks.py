@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from liquid_ssm.backends.numba_backend import NumbaBackend, float64_state
+from liquid_ssm.backends.numpy_backend import NumPyBackend
 from liquid_ssm.backends.operators import checks
-from liquid_ssm.errors import DTypeError, ParameterError, ShapeError
+from liquid_ssm.errors import BackendRejected, DTypeError, ParameterError, ShapeError
 
 REAL, COMPLEX = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.complex64)
 U = torch.ones(1, 2, 5)
@@ -55,3 +56,11 @@ def test_states_may_be_finer_than_signals():
     assert checks.state_dtype(float64_state(), torch.float32, COMPLEX) == torch.complex128
     assert checks.state_dtype(float64_state(), torch.float32, REAL, None) == torch.float64
     assert checks.state_dtype(NumbaBackend(), torch.float32, REAL, None) == torch.float32
+
+
+def test_fused_forms_that_a_backend_lacks_are_refused():
+    checks.fuses(NumbaBackend(), "joint_scan", "dplr")
+    with pytest.raises(BackendRejected, match="needs diagonal or dplr for joint_scan"):
+        checks.fuses(NumbaBackend(), "joint_scan", "dense")
+    with pytest.raises(BackendRejected, match="needs joint_scan, which it does not have"):
+        checks.fuses(NumPyBackend(), "joint_scan", "dplr")

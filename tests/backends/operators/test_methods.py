@@ -71,14 +71,17 @@ def test_each_method_gives_the_bits_that_it_gives_for_arrays(holds, structure, b
     sums = backend.add_correlations(total, u, responses, order=3, kind="running")
     found = backend.added_correlations(z, v, torch.from_numpy(responses), order=3, kind="running")
     holds.are_equal(found, (total, sums))
+    holds.are_equal([backend.joint_scan(other, v, order=3)], [backend.joint_scan(system, u, order=3)])
 
 
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_outputs_are_within_the_bound_of_how_it_says_it_rounds_tensors(spec, dtype):
-    system, u = random_system("diagonal").astype(dtype), inputs(2, 2, 30, dtype)
+def test_outputs_are_within_the_bound_of_how_it_says_it_rounds_tensors(structure, spec, dtype):
+    system, u = random_system(structure).astype(dtype), inputs(2, 2, 30, dtype)
     problem = replace(problem_of(system, u, spec), arrays="torch")
-    assert not NUMBA.arithmetic_for(problem).joint_adjacent
+    assert rounding_model(NUMBA, problem).joint_adjacent
+    assert not rounding_model(NUMBA, replace(problem, state=True)).joint_adjacent
     y = ls.apply(system.to_torch(), torch.from_numpy(u), backend=NUMBA, **options(spec))
     realization, models = realization_of(system), [rounding_model(NUMBA, problem)]
     bound = added(*reference(realization, u, models=models, **options(spec)).bounds)

@@ -164,6 +164,25 @@ def test_gradients():
         assert said in str(fault_of(lambda result=result: call(result)))
 
 
+def test_gradients_of_all_orders_together():
+    good = {name: np.zeros_like(array) for name, array in SYSTEM.parameters.items()}
+    earlier = np.zeros((1, 2, 2))
+
+    def call(result):
+        backend = checked(joint_scan_vjp=lambda *_, **__: result)
+        return backend.joint_scan_vjp(SYSTEM, U, U, order=3)
+
+    call(Gradients(good, U, (FINAL, earlier)))
+    for result, said in [
+        ((good, U, None), "joint_scan_vjp returned tuple; expected Gradients"),
+        (Gradients(good, U, FINAL), "state of joint_scan_vjp returned ndarray; expected the pair"),
+        (Gradients(good, U, (FINAL[0], earlier)), "gradient of the state of joint_scan_vjp has shape (2, 3)"),
+        (Gradients(good, U, (FINAL, U)), "gradient of earlier inputs of joint_scan_vjp has shape (1, 2, 8)"),
+        (Gradients({**good, "C": good["C"][0]}, U, (FINAL, earlier)), "gradient of C has shape (3,); expected (2, 3)"),
+    ]:
+        assert said in str(fault_of(lambda result=result: call(result)))
+
+
 class Late:
     """Writes into an argument during the call."""
 

@@ -14,7 +14,7 @@ from liquid_ssm.testing.properties.property import spec_of
 from liquid_ssm.testing.strategies import DISCRETE_STRUCTURES, FORMS, random_system
 
 MUTANT = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
-METHODS = (*PRIMITIVES, *(f"{name}_vjp" for name in PRIMITIVES), *FUSED)
+METHODS = (*PRIMITIVES, *(f"{name}_vjp" for name in PRIMITIVES), *FUSED, "joint_scan_vjp")
 
 
 @MUTANT
