@@ -44,15 +44,8 @@ class Latest:
     def _prepared(self, layer: SSMLayer, rate: float) -> tuple[PreparedStep, torch.Tensor | None]:
         parameters = (*layer.continuous._parameters.values(), layer.D)
         found = [_bits(parameter) for parameter in parameters if parameter is not None]
-        options = (
-            rate,
-            layer.max_gain,
-            layer.discretization,
-            layer.spec,
-            layer.backend,
-            layer.tolerance,
-            layer.recheck,
-        )
+        how = layer.spec, layer.backend, layer.tolerance, layer.recheck
+        options = (rate, layer.max_gain, layer.discretization, *how)
         kept = self._kept
         if kept is not None and kept[0] == options and kept[1] == found:
             return kept[2], kept[3]
@@ -60,8 +53,13 @@ class Latest:
             layer._require_finite_feedthrough(layer.D)
         system = layer.system(rate)
         limit = None if layer.max_gain is None else layer_limit(layer, system)
-        how = {"backend": layer.backend, "tolerance": layer.tolerance, "recheck": layer.recheck}
-        step = PreparedStep(system.to_numpy(), layer.spec, **how)
+        step = PreparedStep(
+            system.to_numpy(),
+            layer.spec,
+            backend=layer.backend,
+            tolerance=layer.tolerance,
+            recheck=layer.recheck,
+        )
         self._kept = (options, found, step, limit)
         return step, limit
 

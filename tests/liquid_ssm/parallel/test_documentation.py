@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "parallel.md").read_text(encoding="utf-8")
-RESULT = ROOT / "benchmarks" / "results" / "xeon-2-cores" / "sequence_parallel.json"
+RESULT = ROOT / "benchmarks" / "results" / "epyc-2-cores" / "sequence_parallel.json"
 
 
 def losses(script: Path, size: int) -> list[float]:
