@@ -16,6 +16,7 @@ from ..errors import DataError, ParameterError, unknown_name
 from ..tasks import get_task
 from ..tasks.batch import Batch, collate
 from ..tasks.task import CLASSIFICATION, SHARED_DEVIATIONS, Task
+from .published_rate import with_published_rate
 from .recurrence import Recurrence, by_step, compared, in_float64, require_step
 from .trained import Checkpoint
 
@@ -41,6 +42,7 @@ class Evaluation:
     Attributes:
         name, path: of the checkpoint.
         task, part, every: what it was run on: each `every`-th step, with all step sizes `every` times as large.
+        published_rate: the step sizes of the liquid term stayed those of training.
         metric: its name, `accuracy` (share) or `rmse`.
         value: of the metric, over all samples.
         n_samples: their number.
@@ -63,6 +65,7 @@ class Evaluation:
     classes: tuple[ClassRow, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     recurrent: Recurrence | None = None
+    published_rate: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, without the outputs."""
@@ -111,6 +114,7 @@ def evaluate(
     part: str = "test",
     every: int = 1,
     recurrent: bool = False,
+    published_rate: bool = False,
     device: str = "cpu",
     said: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
@@ -123,6 +127,7 @@ def evaluate(
         every: each how manieth step of a sample is looked at; all step sizes are this many times those of training,
             in the liquid term, too.  2 is the paper's zero-shot test at half the sampling rate.
         recurrent: also run the model step by step, and compare.
+        published_rate: at other rates than 1 as the published code, whose liquid term forgets the rate; `pb` only.
         device: for torch.
         said: told (done, total, what) after each batch.
 
@@ -139,7 +144,11 @@ def evaluate(
         raise ParameterError(f"every is {every}, but {task.title} is text: symbols that are left out are not sampled.")
     if recurrent:
         require_step(checkpoint.config)
-    model = checkpoint.model.to(device).eval()
+        if published_rate:
+            raise ParameterError("the published form of a rate has no steps; leave --recurrent or --as-published out.")
+    model = checkpoint.model if not published_rate else with_published_rate(checkpoint.model)
+    model = model.to(device).eval()
+    what = _what(checkpoint.name, part, every, published_rate)
     outputs: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
     stepped: list[torch.Tensor] = []
@@ -156,7 +165,7 @@ def evaluate(
                     difference, bound = in_float64(model, batch, checkpoint.config)
                 stepped.append(by_step(model, batch).cpu())
             if said is not None:
-                said(i + 1, len(batches), f"{checkpoint.name}, {part}{f', every {every}' if every > 1 else ''}")
+                said(i + 1, len(batches), what)
     if not outputs:
         raise DataError(f"{task.title}: the {part} part is empty.")
     y, target = torch.cat(outputs), torch.cat(targets)
@@ -174,6 +183,7 @@ def evaluate(
         targets=target,
         classes=classes,
         confusion=confusion,
+        published_rate=published_rate,
     )
     if not recurrent:
         return found
@@ -213,6 +223,11 @@ def class_rows(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> tupl
         ClassRow(name, _share(row[k], found[k]), _share(row[k], sum(row)), sum(row))
         for k, (name, row) in enumerate(zip(names, confusion, strict=True))
     )
+
+
+def _what(name: str, part: str, every: int, published_rate: bool) -> str:
+    rate = f", every {every}" if every > 1 else ""
+    return f"{name}, {part}{rate}{', as published' if published_rate else ''}"
 
 
 def _share(part: int, whole: int) -> float:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NOT_THE_SAME = 1
 _WHAT = "What is evaluated"
+# The deviation from the published code that an evaluation can switch back.
+PUBLISHED_RATE = "zero-shot"
 
 
 def evaluate(
@@ -47,6 +49,15 @@ def evaluate(
     every: Annotated[
         int | None,
         typer.Option(metavar="N", min=2, help="As --zero-shot, with each N-th step.", rich_help_panel=_WHAT),
+    ] = None,
+    as_published: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="zero-shot: other rates also as the published code has them, whose liquid term keeps the step sizes "
+            "of training; mode pb.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     recurrent: Annotated[
         bool,
@@ -80,6 +91,7 @@ def evaluate(
     _check_plot(plot)
     from .evaluate import PARTS, open_data
     from .evaluate import evaluate as run
+    from .published_rate import require_pb
     from .recurrence import require_step
     from .trained import open_checkpoints
 
@@ -88,11 +100,16 @@ def evaluate(
 
         raise unknown_name("part", part, PARTS)
     _check_device(device)
+    _check_published(as_published, zero_shot or every is not None)
     opened = open_checkpoints(checkpoint)
-    if recurrent:
-        for one in opened:
+    for one in opened:
+        if recurrent:
             require_step(one.config)
-    rates = [1, *([every or 2] if zero_shot or every else [])]
+        if as_published:
+            require_pb(one.model)
+    rates = [(1, False), *([(every or 2, False)] if zero_shot or every else [])]
+    if as_published:
+        rates.append((every or 2, True))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     if limit is not None:
         options["limit"] = {part: limit}
@@ -100,8 +117,11 @@ def evaluate(
     found: list[Evaluation] = []
     with progress(quiet or json == "-") as step:
         for one in opened:
-            for rate in rates:
-                found.append(run(one, loaded, part=part, every=rate, recurrent=recurrent, device=device, said=step))
+            for rate, published in rates:
+                # The published form has no steps.
+                how: dict[str, Any] = {"every": rate, "published_rate": published}
+                how["recurrent"] = recurrent and not published
+                found.append(run(one, loaded, part=part, **how, device=device, said=step))
     _write(found, json, plot)
     if json != "-":
         _print(found, quiet)
@@ -119,6 +139,17 @@ def _check_plot(plot: str | None) -> None:
     need_matplotlib("leave --plot out")
     if not plot.endswith((".svg", ".png", ".pdf")):
         raise ParameterError(f"--plot {plot!r} has another ending than .svg, .png or .pdf; give one of them.")
+
+
+def _check_published(name: str | None, other_rate: bool) -> None:
+    if name is None:
+        return
+    if name != PUBLISHED_RATE:
+        from ..errors import unknown_name
+
+        raise unknown_name("deviation of an evaluation", name, (PUBLISHED_RATE,))
+    if not other_rate:
+        raise ParameterError(f"--as-published {name} is about other rates; give --zero-shot or --every, too.")
 
 
 def _check_device(device: str) -> None:
@@ -148,12 +179,21 @@ def _summary(found: list[Evaluation]) -> list[dict[str, Any]]:
     """Mean and standard deviation over seeds, by rate."""
     from .evaluate import mean_and_deviation
 
-    rows = []
-    for every in dict.fromkeys(one.every for one in found):
-        mean, deviation = mean_and_deviation(one.value for one in found if one.every == every)
-        seeds = sum(one.every == every for one in found)
-        rows.append({"every": every, "metric": found[0].metric, "mean": mean, "deviation": deviation, "models": seeds})
+    rows: list[dict[str, Any]] = []
+    for rate in dict.fromkeys(map(_rate, found)):
+        values = [one.value for one in found if _rate(one) == rate]
+        mean, deviation = mean_and_deviation(values)
+        row = {"metric": found[0].metric, "mean": mean, "deviation": deviation, "models": len(values)}
+        rows.append({"every": rate[0], "published_rate": rate[1], **row})
     return rows
+
+
+def _rate(one: Evaluation) -> tuple[int, bool]:
+    return one.every, one.published_rate
+
+
+def _said(every: int, published_rate: bool) -> str:
+    return (f", every {every}. step" if every > 1 else "") + (", as published" if published_rate else "")
 
 
 def _print(found: list[Evaluation], quiet: bool) -> None:
@@ -161,15 +201,15 @@ def _print(found: list[Evaluation], quiet: bool) -> None:
     if not quiet:
         print(f"{first.task}, {first.part}: {first.n_samples:,} samples, all of them counted")
     for one in found:
-        rate = f", every {one.every}. step" if one.every > 1 else ""
+        rate = _said(*_rate(one))
         print(f"{one.name}{rate}: {one.metric} {_number(one.metric, one.value)}")
         if one.recurrent is not None:
             print(f"{one.name}{rate}, by step: {one.metric} {_number(one.metric, one.recurrent.metric)}")
             if not quiet:
                 print(f"  {_recurrence(one)}")
-    if len(found) > len({one.every for one in found}):
+    if len(found) > len({_rate(one) for one in found}):
         for row in _summary(found):
-            rate = f", every {row['every']}. step" if row["every"] > 1 else ""
+            rate = _said(row["every"], row["published_rate"])
             deviation = _number(row["metric"], row["deviation"])
             print(f"mean of {row['models']}{rate}: {row['metric']} {_number(row['metric'], row['mean'])} ± {deviation}")
     if not quiet and first.classes:

@@ -163,3 +163,8 @@ def test_lengths_are_looked_at(one, digits, monkeypatch):
 def test_mean_and_deviation_of_a_sample():
     assert mean_and_deviation([1.0, 3.0]) == (2.0, 2**0.5)
     assert mean_and_deviation([1.5]) == (1.5, None)
+
+
+def test_the_published_form_of_a_rate_has_no_steps(one, digits):
+    with pytest.raises(ParameterError, match="no steps; leave --recurrent or --as-published out"):
+        evaluate(one, digits, every=2, published_rate=True, recurrent=True)

@@ -46,6 +46,21 @@ def test_every_and_zero_shot_are_the_same_at_two(run, run_folder):
     assert "every 4. step" in run(seed, "--limit", 20, "-q", "--zero-shot", "--every", 4)[1]
 
 
+def test_the_published_form_of_another_rate_comes_besides(run, make_seed, tmp_path):
+    make_seed(tmp_path, 1, model="pb")
+    code, out, err = run(tmp_path / "seed-1", "--limit", 20, "--zero-shot", "--as-published", "zero-shot")
+    assert code == 0, err
+    lines = [line.partition(": ")[0] for line in out.splitlines() if "accuracy" in line]
+    assert lines == ["seed-1", "seed-1, every 2. step", "seed-1, every 2. step, as published"]
+
+
+def test_the_published_form_needs_a_rate_and_a_model_that_has_it(run, run_folder):
+    seed = run_folder / "seed-2"
+    assert "mode s4" in run(seed, "--zero-shot", "--as-published", "zero-shot")[2]
+    assert "give --zero-shot or --every" in run(seed, "--as-published", "zero-shot")[2]
+    assert "unknown deviation of an evaluation" in run(seed, "--zero-shot", "--as-published", "all")[2]
+
+
 def test_json_alone_goes_to_standard_output(run, run_folder):
     code, out, _ = run(run_folder / "seed-2", "--limit", 20, "--json", "-")
     assert code == 0
