@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import liquid_ssm as ls
+from liquid_ssm.compute import problem_of
 from liquid_ssm.modes import State, joins_orders, requirements, state_shapes
+from liquid_ssm.oracle.reference import reference
 from liquid_ssm.problem import ModeSpec, Problem
 from liquid_ssm.registry import get_backend
+from liquid_ssm.rounding_errors import realization_of, rounding_model
 from liquid_ssm.testing.strategies import mode_specs, random_system, systems
 
 U = np.random.default_rng(0).normal(size=(2, 2, 10))
@@ -191,6 +194,9 @@ def test_orders_are_joined_where_no_state_is_given_or_asked_for(structure, monke
 
     monkeypatch.setattr(type(numba), "joint_scan", refuse)
     apart, state = ls.apply(system, u, return_state=True, **options)
-    # Sums of some hundred products of numbers of moderate size in another order.
-    assert np.allclose(apart, joint, rtol=0, atol=500 * 2.0**-24 * np.abs(joint).max())
+    spec = ModeSpec("kb", 3, "adjacent")
+    models = [rounding_model(numba, problem_of(system, u, spec, state=given)) for given in (False, True)]
+    exact = reference(realization_of(system), u, "kb", order=3, correlations="adjacent", models=models)
+    for y, bound in zip((joint, apart), exact.bounds, strict=True):
+        assert (np.abs(y - exact.value) <= bound.componentwise + exact.radius).all()
     ls.apply(system, u, state=state, **options)

@@ -10,7 +10,11 @@ import torch
 
 import liquid_ssm as ls
 from liquid_ssm.backend import Arithmetic, Backend, Capabilities
+from liquid_ssm.oracle.adjoint import gradients_by_duals
+from liquid_ssm.oracle.adjoint_bounds import gradient_bounds
+from liquid_ssm.oracle.rounding import RoundingModel
 from liquid_ssm.registry import get_backend
+from liquid_ssm.rounding_errors import realization_of
 from liquid_ssm.tensors import HALVES, all_finite_there, require_recent
 from liquid_ssm.testing.strategies import random_system
 
@@ -183,6 +187,20 @@ def test_vjp_of_tensors_is_that_of_arrays():
         }
 
 
+# Of exact gradients below 2^10, converted to complex128.
+REST = 2.0 ** (10 - 53)
+
+
+def true_gradients(realization, u, **options):
+    """Exact ones of `u` and, if a state is given, of that, rounded once."""
+    found = gradients_by_duals(realization, u, **options)
+    return {
+        name: np.array([complex(z.real, z.imag) for z in found[name].ravel()]).reshape(found[name].shape)
+        for name in ("u", "state")
+        if name in found
+    }
+
+
 @pytest.mark.parametrize("structure", ["diagonal", "dplr"])
 def test_vjp_of_joined_orders_is_what_flows_back_through_apply(structure):
     system = random_system(structure, n_channels=U.shape[1])
@@ -199,9 +217,21 @@ def test_vjp_of_joined_orders_is_what_flows_back_through_apply(structure):
     ):
         assert (gradient.numpy() == expected).all()
         assert (other.numpy() == expected).all()
-    # With states every order has its own recurrence: equal but for rounding, some hundred of moderate size.
-    for part, expected in zip((found.state.x, found.state.inputs), (arrays.state.x, arrays.state.inputs), strict=True):
-        assert np.allclose(part.numpy(), expected, rtol=0, atol=500 * 2.0**-24 * np.abs(expected).max())
+    # With states every order has its own recurrence.  The gradient of a linear state is that of `s4`; that of earlier
+    # inputs is one of a signal with as many zeros in front, without the linear response, which is the state's.
+    exact, rounding = realization_of(system.astype("float32")), RoundingModel.of_dtype("float32", kernels="tables")
+    rest = np.zeros((len(U), U.shape[1], system.n_modes), complex)
+    longer, seed = (np.concatenate([np.zeros((2, 2, 2)), array.numpy()], -1) for array in (U, grad_y))
+    of_kb = {"mode": "kb", "grad_y": seed, "order": 3, "correlations": "adjacent"}
+    of_s4 = {"mode": "s4", "grad_y": grad_y.numpy(), "state": rest}
+    wanted = true_gradients(exact, U.numpy(), **of_s4)["state"]
+    bound = gradient_bounds(exact, U.numpy(), **of_s4, model=rounding)["state"]
+    for p in range(3):
+        assert (abs(found.state.x[:, p].numpy() - wanted) <= bound + REST).all()
+    linear = true_gradients(exact, longer, mode="s4", grad_y=seed)["u"]
+    inputs = (true_gradients(exact, longer, **of_kb)["u"] - linear)[..., :2]
+    bound = gradient_bounds(exact, longer, **of_kb, model=rounding)["u"][..., :2]
+    assert (abs(found.state.inputs.numpy() - inputs) <= bound + REST).all()
 
 
 def test_a_tolerance_takes_a_wide_state():
