@@ -232,7 +232,7 @@ class NumbaBackend(Backend):
             return y, final[:, 0]
         if isinstance(system, DPLRSystem):
             if u.shape[-1] == 1 and _module("lowrank_step").takes(system):
-                return _module("lowrank_step").lowrank_step(system, u, state, liquid=liquid, **self._options)  # type: ignore[no-any-return]
+                return _module("lowrank_step").lowrank_step(system, u, state, liquid=liquid, **self._step_options(u))  # type: ignore[no-any-return]
             from .compiled.lowrank import lowrank_run
 
             states = None if state is None else state[:, None]
@@ -241,7 +241,7 @@ class NumbaBackend(Backend):
             return y, final[:, 0]
         assert isinstance(system, DiagonalSystem)
         if u.shape[-1] == 1:
-            y, final_state = _module("step").step(system, u, state, liquid=liquid, **self._options)
+            y, final_state = _module("step").step(system, u, state, liquid=liquid, **self._step_options(u))
             return y, final_state
         problem = _shape_of(system, u)
         chunk = None if liquid else self._chunk(problem)
@@ -527,8 +527,7 @@ class NumbaBackend(Backend):
         responses = None
         if spec.mode == "pb" and spec.order > 1:
             responses = self._responses(system, spec.order)
-        # How many threads there are is asked of the system: not for a step that takes one.
-        threads = self.threads if u.size > module.ROWS_AT_ONCE else 1
+        threads = self._step_options(u)["threads"]
         return module.orders_step(system, u, spec, x, sums, inputs, responses, threads=threads)  # type: ignore[no-any-return]
 
     def _responses(self, system: System, order: int) -> Array:
@@ -559,6 +558,11 @@ class NumbaBackend(Backend):
     @property
     def _options(self) -> dict[str, Any]:
         return {"threads": self.threads, "state_dtype": self.state_dtype}
+
+    def _step_options(self, u: Array) -> dict[str, Any]:
+        # How many threads there are is asked of the system: not for a step that takes one.
+        threads = self.threads if u.size > _module("step").ROWS_AT_ONCE else 1
+        return {"threads": threads, "state_dtype": self.state_dtype}
 
     def _pieces(self, problem: Problem) -> int:
         from .compiled.pieces import pieces_for

@@ -214,4 +214,4 @@ def _check_finite(
 def is_finite(y: Array, final: Any) -> bool:
     """Whether y and every part of the final state, if there is one, are finite."""
     parts = final if isinstance(final, tuple) else (final,)
-    return all_finite(y) and all(part is None or all_finite(part) for part in parts)
+    return all_finite(y, *(part for part in parts if part is not None))

@@ -1,26 +1,30 @@
-"""Whether an array holds NaN or infinite values."""
+"""Whether arrays hold NaN or infinite values."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-# Below this the call of a dot product costs more than it saves.
-_LARGE = 1 << 12
+# Of a complex dtype, by its character, that of its parts.
+_PART = {kind: np.dtype(kind).type(0).real.dtype for kind in "FDG"}
 
 
-def all_finite(array: npt.NDArray[Any]) -> bool:
-    """True if every number is finite, both parts of complex ones."""
+def all_finite(*arrays: npt.NDArray[Any]) -> bool:
+    """True if every number of every array is finite, both parts of complex ones."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(map(_finite, arrays))
+
+
+def _finite(array: npt.NDArray[Any]) -> bool:
     if array.flags.c_contiguous:
         array = array.reshape(-1)
         if array.dtype.kind == "c":
             # NumPy has vector instructions for real numbers only: four times as fast.
-            array = array.view(array.real.dtype)
-        if array.size >= _LARGE:
-            # A sum of squares is finite only if every term is; if it overflows, nothing is known yet.
-            with np.errstate(over="ignore", invalid="ignore"):
-                if np.isfinite(np.dot(array, array)):
-                    return True
+            array = array.view(_PART[array.dtype.char])
+        # A sum of squares is finite only if every term is; if it overflows, nothing is known yet.
+        if math.isfinite(np.dot(array, array)):
+            return True
     return bool(np.isfinite(array).all())

@@ -20,6 +20,7 @@ class _Ready(NamedTuple):
     wanted: str | Backend
     backend: Any
     form: tuple[Any, ...]
+    selection: Any  # a Reselection, None for a backend that is named
 
 
 class PreparedStep:
@@ -52,7 +53,7 @@ class PreparedStep:
         ready = self._ready.get((u_k.shape, u_k.dtype))
         if ready is not None and not self.recheck and _form(state) == ready.form:
             u = u_k[..., None]
-            if self.backend not in SELECTING or self._selected(u) == ready.wanted:
+            if ready.selection is None or ready.selection(u) == ready.wanted:
                 with np.errstate(over="ignore", invalid="ignore"):
                     y, final = run_from(ready.backend, self.system, u, self.spec, state)
                 # What is not finite is named by the long way, which comes to it again.
@@ -73,21 +74,22 @@ class PreparedStep:
         self._prepare(u_k, final)
         return y, final
 
-    def _selected(self, u: Array) -> str | Backend:
-        from .selection.auto import selected
-
-        strict = self.backend == CERTIFIED_ONLY
-        return selected(self.system, u, self.spec, state=True, tolerance=self.tolerance, strict=strict)[0]
-
     def _prepare(self, u_k: Array, final: Any) -> None:
         """Keep what steps of this shape have in common."""
         u = np.asarray(u_k)[..., None]
-        wanted: Any = self._selected(u) if self.backend in SELECTING else self.backend
+        wanted, selection = self.backend, None
+        if wanted in SELECTING:
+            from .selection.auto import Reselection, selected
+
+            options = {"tolerance": self.tolerance, "strict": wanted == CERTIFIED_ONLY}
+            wanted, certificate = selected(self.system, u, self.spec, state=True, **options)
+            if certificate is not None:  # else there is nothing to compute
+                selection = Reselection(self.system, u, self.spec, **options)
         other_dtype = isinstance(wanted, str) and ":" in wanted
-        if other_dtype or self.system.structure == "integrator" or self.system.dtype != u.dtype:
+        if wanted is None or other_dtype or self.system.structure == "integrator" or self.system.dtype != u.dtype:
             return
         backend = ready_backend(problem_of(self.system, u, self.spec, state=True), wanted)
-        self._ready[u_k.shape, u.dtype] = _Ready(wanted, backend, _form(final))
+        self._ready[u_k.shape, u.dtype] = _Ready(wanted, backend, _form(final), selection)
 
 
 def _form(state: Any) -> tuple[Any, ...]:

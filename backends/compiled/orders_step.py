@@ -32,6 +32,8 @@ Array = npt.NDArray[Any]
 ALONE, FED, CHAINED = 0, 1, 2
 # When a slot is read out: never, together with the slots before it, or as the last of a sum that is added to y.
 SILENT, JOINED, ENDS = 0, 1, 2
+# Rows that all slots pass before the next ones: what slots share of the parameters stays in a near cache.
+ROWS_OF_SLOTS = 64
 # Numbers per mode of a pack: parts of Λ̄ (or Ā), C, P̄, Q̄, then of B̄^{∘p} for every p.
 FIXED = 8
 
@@ -153,13 +155,13 @@ def slot_rows(  # type: ignore[no-untyped-def]
     w = width(new)
     n_slots, held = slots.shape[0] // 4, earlier.shape[0] // max(1, u.shape[0])
     stride = (FIXED + 2 * powers) * w
-    driven, out = np.empty(n_channels, new.dtype), np.empty(n_channels, new.dtype)
-    sums = np.zeros(n_channels * 2 * w, new.dtype)
+    driven, out = np.empty(ROWS_OF_SLOTS, new.dtype), np.empty(ROWS_OF_SLOTS, new.dtype)
+    sums = np.zeros(ROWS_OF_SLOTS * 2 * w, new.dtype)
     row = first
     while row < end:
         # Of one sequence at a time, whose slots lie beside each other.
         batch, channel = row // n_channels, row % n_channels
-        count = min(n_channels - channel, end - row)
+        count = min(n_channels - channel, end - row, ROWS_OF_SLOTS)
         out[:count] = 0
         for slot in range(n_slots):
             at = 4 * slot

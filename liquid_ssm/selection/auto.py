@@ -18,7 +18,7 @@ from ..problem import ModeSpec, Problem
 from ..registry import FIRST, get_backend
 from ..validators import live
 from .data import Data
-from .domain import measures
+from .domain import largest, measures, of_system
 from .residues import residues_of
 
 
@@ -83,23 +83,57 @@ def selected(
         return FIRST, None
     if u.ndim != 3 or 0 in u.shape or system.n_modes == 0:
         return FIRST, None  # wrong shapes are named there
-    key = (
+    key = _key(system, u, spec, tensors, gradient, state, tolerance)
+    if key in _grants:
+        grant = _granted(key, *measures(system, u, exact=strict), u.shape[2])
+        if grant is not None:
+            return grant.backend, grant.certificate
+    return _certified(key, system, u, spec, gradient, state, tolerance, strict)
+
+
+class Reselection:
+    """The backend of one call with arrays and a state again and again, as `selected` finds it.
+
+    Args:
+        system, u, spec, tolerance, strict: of `selected`; the values of u may change, its shape and dtype may not.
+    """
+
+    def __init__(self, system: Any, u: Array, spec: ModeSpec, *, tolerance: float | None, strict: bool) -> None:
+        self._key = _key(system, u, spec, False, False, True, tolerance)
+        self._radius, self._gain = of_system(system)
+        self._strict = strict
+
+    def __call__(self, u: Array) -> str | Backend | None:
+        """The backend of the certificate that holds this u; None where none does that this process knows."""
+        drive = self._gain * largest(u, exact=self._strict)
+        grant = _granted(self._key, self._radius, drive, u.shape[2])
+        return None if grant is None else grant.backend
+
+
+def _key(
+    system: Any, u: Array, spec: ModeSpec, tensors: bool, gradient: bool, state: bool, tolerance: float | None
+) -> tuple[Any, ...]:
+    return (
         spec, system.structure, *map(int.bit_length, u.shape), system.n_modes.bit_length(), u.dtype,
         u.device.type if tensors else "cpu", tensors, gradient, state, tolerance,
     )  # fmt: skip
+
+
+def _granted(key: tuple[Any, ...], radius: float, drive: float, length: int) -> _Grant | None:
+    """The certificate that this process knows and that holds a call."""
     grants = _grants.get(key)
-    if grants:
-        radius, drive = measures(system, u, exact=strict)
-        settings = live("torch" if tensors else "numpy")
-        for grant in grants:
-            if (
-                radius in grant.radius
-                and drive in grant.drive
-                and grant.settings == settings
-                and (grant.residues is None or u.shape[2] % 128 in grant.residues)
-            ):
-                return grant.backend, grant.certificate
-    return _certified(key, system, u, spec, gradient, state, tolerance, strict)
+    if not grants:
+        return None
+    settings = live(grants[0].certificate.domain.arrays)
+    for grant in grants:
+        if (
+            radius in grant.radius
+            and drive in grant.drive
+            and grant.settings == settings
+            and (grant.residues is None or length % 128 in grant.residues)
+        ):
+            return grant
+    return None
 
 
 def needs_gradient(system: Any, u: Any) -> bool:

@@ -140,11 +140,12 @@ def measures(system: Any, u: Any, *, exact: bool) -> tuple[float, float]:
     Args:
         exact: look at every value of u; else, above EXACT_UP_TO values, at blocks spread over it.
     """
-    radius, drive = _of_system(system)
+    radius, drive = of_system(system)
     return radius, drive * largest(u, exact=exact)
 
 
-def _of_system(system: Any) -> tuple[float, float]:
+def of_system(system: Any) -> tuple[float, float]:
+    """The largest |ā| and the largest |b̄|, as `measures` takes them."""
     versions = tuple(map(_version, system.parameters.values())) if system.is_torch else ()
     known = None if None in versions else _MEASURED.get(system)
     if known is not None and known[0] == versions:
@@ -182,4 +183,5 @@ def largest(u: Any, *, exact: bool) -> float:
     if u.size > EXACT_UP_TO and not exact and u.flags.c_contiguous:
         stride = u.size // _BLOCKS
         u = u.reshape(-1)[: _BLOCKS * stride].reshape(_BLOCKS, stride)[:, :_BLOCK]
-    return float(max(u.max(initial=0.0), -u.min(initial=0.0)))
+    # The methods `max` and `min` take twice as long for a single time step.
+    return float(max(np.maximum.reduce(u, axis=None, initial=0.0), -np.minimum.reduce(u, axis=None, initial=0.0)))

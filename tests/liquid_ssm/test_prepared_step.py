@@ -111,21 +111,42 @@ def test_what_is_not_finite_is_named_as_ever():
         prepared(np.full((1, 1), 1e30, "float32"), np.full_like(state, 1e30))
 
 
-def test_a_selected_backend_is_asked_for_at_every_step(slow, tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", ["auto", "certified-only"])
+def test_the_selection_is_asked_for_at_every_step(slow, tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("LIQUID_SSM_CACHE_DIR", str(tmp_path))
+    auto.forget()
+    system, spec = system_of(), ModeSpec("liquid")
+    _, certificate = auto.selected(system, INPUTS[0, ..., None], spec, state=True)
+    prepared = PreparedStep(system, spec, backend=backend)
+    _, state = prepared(INPUTS[0])
+    _, state = prepared(INPUTS[1], state)
+    assert len(slow) == 1
+    # Certificates that this process no longer knows, and inputs beyond what one holds.
+    auto.forget()
+    assert_same(prepared(INPUTS[3], state), ls.step(system, INPUTS[3], state, **options(spec)))
+    assert len(slow) == 2
+    assert_same(prepared(INPUTS[3], state), ls.step(system, INPUTS[3], state, **options(spec)))
+    assert len(slow) == 2
+    beyond = (1e-3 * INPUTS[3]).astype("float32")
+    assert abs(system.B_bar).max() * abs(beyond).max() < certificate.domain.drive.low
+    if backend == "auto":
+        assert_same(prepared(beyond, state), ls.step(system, beyond, state, **options(spec)))
+    else:
+        with pytest.raises(ls.NotCertified):
+            prepared(beyond, state)
+    assert len(slow) == 3
+    auto.forget()
+
+
+def test_another_selection_is_seen(slow, tmp_path, monkeypatch):
     monkeypatch.setenv("LIQUID_SSM_CACHE_DIR", str(tmp_path))
     auto.forget()
     system, spec = system_of(), ModeSpec("liquid")
     prepared = PreparedStep(system, spec)
     _, state = prepared(INPUTS[0])
-    _, state = prepared(INPUTS[1], state)
-    assert len(slow) == 1
-    chosen = []
-    monkeypatch.setattr(auto, "selected", lambda *_, **__: chosen.append("numpy") or ("numpy", None))
-    found = prepared(INPUTS[2], state)
-    assert chosen
+    monkeypatch.setattr(auto.Reselection, "__call__", lambda *_: "numpy")
+    assert_same(prepared(INPUTS[1], state), ls.step(system, INPUTS[1], state, **options(spec)))
     assert len(slow) == 2
-    monkeypatch.undo()
-    assert_same(found, ls.step(system, INPUTS[2], state, **options(spec), backend="numpy"))
     auto.forget()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from liquid_ssm.backends.compiled.orders_step import slots_of, takes
+from liquid_ssm.backends.compiled.orders_step import ROWS_OF_SLOTS, slots_of, takes
 from liquid_ssm.backends.numba_backend import NumbaBackend
 from liquid_ssm.modes import State, run
 from liquid_ssm.problem import ModeSpec
@@ -87,7 +87,7 @@ def test_a_step_is_the_composition_of_primitives(close, calls, structure, mode, 
 @pytest.mark.parametrize(("mode", "correlations"), [("kb", "adjacent"), ("pb", "all"), ("pb", "adjacent")])
 @pytest.mark.parametrize("structure", ["diagonal", "dplr"])
 def test_it_is_the_same_in_every_bit_where_the_composition_steps_too(structure, mode, correlations):
-    made, spec = system(structure, 19, 35), ModeSpec(mode, 3, correlations)
+    made, spec = system(structure, ROWS_OF_SLOTS + 5, 35), ModeSpec(mode, 3, correlations)
     found, expected = steps(NUMBA, made, spec, 2), steps(Composed(), made, spec, 2)
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
