@@ -38,6 +38,7 @@ _RECURRENCES = (*_STRUCTURES, "mimo")
 # Kernels of length 1 by power, of systems of arrays, which never change, that are still in use.
 _responses: WeakKeyDictionary[System, dict[int, Array]] = WeakKeyDictionary()
 _stacked: WeakKeyDictionary[System, dict[int, Array]] = WeakKeyDictionary()
+_heads: WeakKeyDictionary[System, dict[tuple[int, int], Array]] = WeakKeyDictionary()
 _Kind = Literal["linear", "liquid"]
 
 
@@ -516,19 +517,21 @@ class NumbaBackend(Backend):
     def single_step(
         self, system: System, u: Array, spec: ModeSpec, x: Array, sums: Array | None, inputs: Array | None
     ) -> tuple[Array, Array, Array | None, Array | None] | None:
-        """One step of `truncated`, `kb` or `pb` without window, u (batch, H, 1), in one pass.  See `Backend`.
+        """One step of `truncated`, `kb` or `pb`, u (batch, H, 1), in one pass.  See `Backend`.
 
-        For arrays.  None for systems without conjugate pairs or of another rank than 1, and for a float64 state under
-        float32 data, which the primitives compute.
+        For arrays.  None for systems without conjugate pairs or of another rank than 1, for `kb` over all index tuples
+        of a window, and for a float64 state under float32 data, which the primitives compute.
         """
         module = _module("orders_step")
         if self.state_dtype is not None or not module.takes(system, spec):
             return None
-        responses = None
+        factors = None
         if spec.mode == "pb" and spec.order > 1:
-            responses = self._responses(system, spec.order)
+            factors = self._responses(system, spec.order)
+        elif spec.mode == "kb" and spec.window is not None and spec.order > 1:
+            factors = self._heads(system, spec.order, spec.window)
         threads = self._step_options(u)["threads"]
-        return module.orders_step(system, u, spec, x, sums, inputs, responses, threads=threads)  # type: ignore[no-any-return]
+        return module.orders_step(system, u, spec, x, sums, inputs, factors, threads=threads)  # type: ignore[no-any-return]
 
     def _responses(self, system: System, order: int) -> Array:
         """What `pb` multiplies correlations of order 2 … `order` with (Eq. 15), (order - 1, H)."""
@@ -536,6 +539,16 @@ class NumbaBackend(Backend):
         if order not in known:
             known[order] = np.concatenate([self.kernel(system, 1, p).T for p in range(2, order + 1)])
         return known[order]
+
+    def _heads(self, system: System, order: int, window: int) -> Array:
+        """The kernels of order 2 … `order` of windowed `kb` (Eq. 14), (order - 1, H, window - 1), zeros at the end."""
+        known = _heads.setdefault(system, {})
+        if (order, window) not in known:
+            heads = np.zeros((order - 1, system.n_channels, window - 1), system.dtype)
+            for p in range(2, order + 1):
+                heads[p - 2, :, : window - p + 1] = self.kernel(system.with_input_power(p), window - p + 1)
+            known[order, window] = heads
+        return known[order, window]
 
     def limits(self) -> dict[str, float]:
         """What this machine can do at most, measured now: multiply-adds and copied bytes per second, on all threads."""

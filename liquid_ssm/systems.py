@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from .arrays import dtype_name, is_tensor, namespace
 from .errors import DTypeError, ParameterError, ShapeError
 
 Array = Any  # numpy.ndarray or torch.Tensor
+
+# Systems of arrays with powers of B̄ for B̄.
+_POWERS: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
 
 _REAL_OF = {"complex64": "float32", "complex128": "float64", "float32": "float32", "float64": "float64"}
 
@@ -186,12 +190,17 @@ class _System:
     def with_input_power(self, power: int) -> Self:
         """The same system with B̄ replaced by its elementwise power B̄^{∘power} (Eq. 14).
 
+        Of arrays, which never change, it is the same object at every call: backends keep what they derive from one.
+
         Accuracy: power - 1 rounded products, relative error at most (power - 1)·√5·u.
         """
-        arrays = self._arrays()
-        for _ in range(power - 1):
-            arrays["B_bar"] = arrays["B_bar"] * self.B_bar  # type: ignore[attr-defined]  # every system has one
-        return type(self)(**arrays, conjugate_pairs=self.conjugate_pairs)
+        known = {} if self.is_torch else _POWERS.setdefault(self, {})
+        if power not in known:
+            arrays = self._arrays()
+            for _ in range(power - 1):
+                arrays["B_bar"] = arrays["B_bar"] * self.B_bar  # type: ignore[attr-defined]  # every system has one
+            known[power] = type(self)(**arrays, conjugate_pairs=self.conjugate_pairs)
+        return known[power]
 
 
 @dataclass(frozen=True, eq=False)

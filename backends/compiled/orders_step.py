@@ -1,4 +1,4 @@
-"""One time step of several states per row at once: the orders of `truncated` and `kb`, the sums of `pb`.
+"""One time step of all that a row has at once: the orders of `truncated` and `kb`, the sums of `pb`, windows of both.
 
 A slot is one state of a row: its own recurrence, driven by the input or by a product of inputs, or fed by the slot
 below, read out or not.  Every operation is that of the runs over many steps (`lowrank_sweep`, `cascade`), so the bounds
@@ -25,6 +25,7 @@ from .simd import fma, lanes, load, load_pairs, splat, store, store_pairs, total
 from .step import COMPLEX, ROWS_AT_ONCE
 from .threads import share
 from .tiles import Layout
+from .windowed_step import windowed_rows
 
 Array = npt.NDArray[Any]
 
@@ -258,7 +259,7 @@ def correlation_rows(  # type: ignore[no-untyped-def]
 def slots_of(structure: str, spec: ModeSpec) -> Array:
     """(slots · 4): how `slot_rows` computes the linear states of a mode."""
     P = spec.order
-    if spec.mode in ("s4", "pb") or P == 1:
+    if spec.mode in ("s4", "pb") or P == 1 or spec.window is not None:
         rows = [(1, 1, ALONE, ENDS)]
     elif spec.mode == "truncated" or (spec.correlations == "all" and structure == "diagonal"):
         rows = [(1, 1, ALONE, JOINED), *[(1, 1, FED, JOINED)] * (P - 1)]
@@ -275,8 +276,10 @@ def slots_of(structure: str, spec: ModeSpec) -> Array:
 
 def takes(system: Any, spec: ModeSpec) -> bool:
     """Whether `orders_step` computes this."""
-    if spec.mode not in ("truncated", "kb", "pb") or spec.window is not None or not system.is_complex:
+    if spec.mode not in ("truncated", "kb", "pb") or not system.is_complex:
         return False
+    if spec.mode == "kb" and spec.window is not None and spec.correlations == "all" and spec.order > 1:
+        return False  # which starts a recurrence at every window's first input
     if isinstance(system, DPLRSystem):
         return system.rank == 1 and system.conjugate_pairs
     return isinstance(system, DiagonalSystem)
@@ -289,7 +292,7 @@ def orders_step(
     x: Array,
     sums: Array | None,
     inputs: Array | None,
-    responses: Array | None,
+    factors: Array | None,
     *,
     threads: int,
 ) -> tuple[Array, Array, Array | None, Array | None]:
@@ -300,7 +303,7 @@ def orders_step(
         u: (batch, H, 1).
         spec: one that it `takes`.
         x, sums, inputs: the state before, as in `liquid_ssm.modes.State`, contiguous and in u's precision.
-        responses: of `pb`, (order - 1, H).
+        factors: of `pb`, its responses (order - 1, H); of windowed `kb` heads of kernels, (order - 1, H, window - 1).
 
     Accuracy: the operations are those of the runs over many steps, the sums over modes in an order of their own.
     """
@@ -317,15 +320,20 @@ def orders_step(
         new_x.reshape(-1).view(dtype), max(1, n_channels), system.n_modes, powers, low_rank,
     )  # fmt: skip
     _each(slot_rows, given, rows, threads)
-    new_sums = None
-    if sums is not None and responses is not None:
+    new_sums, elementary = None, spec.correlations == "all"
+    if sums is not None and factors is not None:
         new_sums = np.empty(sums.shape, dtype)
-        elementary = spec.correlations == "all"
         given = (
-            responses.reshape(-1), values, earlier, outputs, sums.reshape(-1), new_sums.reshape(-1),
+            factors.reshape(-1), values, earlier, outputs, sums.reshape(-1), new_sums.reshape(-1),
             max(1, n_channels), spec.order, elementary,
         )  # fmt: skip
         _each(correlation_rows, given, rows, threads)
+    elif factors is not None:
+        given = (
+            factors.reshape(-1), values, earlier, outputs,
+            max(1, n_channels), spec.order, spec.window, elementary, spec.mode == "kb",
+        )  # fmt: skip
+        _each(windowed_rows, given, rows, threads)
     kept = None
     if inputs is not None:
         kept = np.empty(inputs.shape, dtype)

@@ -42,6 +42,33 @@ def _states(pack, o, u, steps, state, s, kept, keep, liquid):  # type: ignore[no
 
 
 @inlined
+def _pass_through(pack, u, steps, state):  # type: ignore[no-untyped-def]
+    """The linear recurrence of all modes of one tile over one block, their new states alone.
+
+    Two modes in turn: one by itself waits for its last product longer than its arithmetic takes.
+    """
+    w = width(state)
+    depth = state.shape[0] // (2 * w)
+    for v in range(0, depth - 1, 2):
+        o, s = v * COMPONENTS * w, v * 2 * w
+        ar, ai, br, bi = load(pack, o), load(pack, o + w), load(pack, o + 2 * w), load(pack, o + 3 * w)
+        o += COMPONENTS * w
+        Ar, Ai, Br, Bi = load(pack, o), load(pack, o + w), load(pack, o + 2 * w), load(pack, o + 3 * w)
+        xr, xi, Xr, Xi = load(state, s), load(state, s + w), load(state, s + 2 * w), load(state, s + 3 * w)
+        for t in range(steps):
+            now = load(u, t * w)
+            xr, xi = linear_step(ar, ai, br * now, bi * now, xr, xi)
+            Xr, Xi = linear_step(Ar, Ai, Br * now, Bi * now, Xr, Xi)
+        store(state, s, xr)
+        store(state, s + w, xi)
+        store(state, s + 2 * w, Xr)
+        store(state, s + 3 * w, Xi)
+    if depth % 2:
+        v = depth - 1
+        _states(pack, v * COMPONENTS * w, u, steps, state, v * 2 * w, u, False, False)
+
+
+@inlined
 def times_conjugate(ar, ai, br, bi):  # type: ignore[no-untyped-def]
     """a · conj(b)."""
     return fma(ar, br, ai * bi), fma(ai, br, -(ar * bi))
@@ -66,6 +93,8 @@ def _adjoint_mode(pack, o, u, g, steps, kept, adjoint, s, grad_u, partial, liqui
     lr, li = load(adjoint, s), load(adjoint, s + w)
     nothing = splat(partial.dtype.type(0))
     dar, dai, dbr, dbi, dcr, dci = nothing, nothing, nothing, nothing, nothing, nothing
+    # The other halves of the products that add up to the gradient of Ā: so each passes no more additions than steps.
+    ear, eai = nothing, nothing
     xr, xi = load(kept, 2 * steps * w), load(kept, (2 * steps + 1) * w)
     for back in range(steps):
         t = steps - 1 - back
@@ -74,12 +103,14 @@ def _adjoint_mode(pack, o, u, g, steps, kept, adjoint, s, grad_u, partial, liqui
         lr, li = fma(cr, out, lr), fma(-ci, out, li)
         dcr, dci = fma(out, xr, dcr), fma(-out, xi, dci)
         xr, xi = load(kept, 2 * t * w), load(kept, (2 * t + 1) * w)
-        vr, vi = times_conjugate(lr, li, xr, xi)
-        dar, dai = dar + vr, dai + vi
         if liquid:
+            vr, vi = times_conjugate(lr, li, xr, xi)
+            dar, dai = dar + vr, dai + vi
             vr, vi = lr + vr, li + vi
             tr, ti = fma(br, now, ar), fma(bi, now, ai)
         else:
+            dar, dai = fma(lr, xr, dar), fma(li, xr, dai)
+            ear, eai = fma(li, xi, ear), fma(-lr, xi, eai)
             vr, vi = lr, li
             tr, ti = ar, ai
         dbr, dbi = fma(now, vr, dbr), fma(now, vi, dbi)
@@ -87,8 +118,8 @@ def _adjoint_mode(pack, o, u, g, steps, kept, adjoint, s, grad_u, partial, liqui
         lr, li = times_conjugate(lr, li, tr, ti)
     store(adjoint, s, lr)
     store(adjoint, s + w, li)
-    store(partial, 0, dar)
-    store(partial, w, dai)
+    store(partial, 0, dar + ear)
+    store(partial, w, dai + eai)
     store(partial, 2 * w, dbr)
     store(partial, 3 * w, dbi)
     store(partial, 4 * w, dcr)
@@ -137,8 +168,11 @@ def scan_adjoint_tiles(  # type: ignore[no-untyped-def]
             starts[b, :] = state
             if b + 1 < blocks:
                 read_rows(u, places, 0, b * STEPS, STEPS, inputs, 0)
-                for v in range(depth):
-                    _states(pack, v * COMPONENTS * w, inputs, STEPS, state, v * 2 * w, kept, False, liquid)
+                if liquid:
+                    for v in range(depth):
+                        _states(pack, v * COMPONENTS * w, inputs, STEPS, state, v * 2 * w, kept, False, True)
+                else:
+                    _pass_through(pack, inputs, STEPS, state)
         for back in range(blocks):
             b = blocks - 1 - back
             start = b * STEPS

@@ -22,6 +22,7 @@ SPECS = [
     ModeSpec("kb", 2, "all"),
     ModeSpec("pb", 3, "all"),
     ModeSpec("pb", 2, "adjacent", 4),
+    ModeSpec("kb", 3, "adjacent", 4),
 ]
 
 

@@ -9,12 +9,17 @@ import pytest
 
 from liquid_ssm.backends.compiled.orders_step import ROWS_OF_SLOTS, slots_of, takes
 from liquid_ssm.backends.numba_backend import NumbaBackend
+from liquid_ssm.compute import problem_of
 from liquid_ssm.modes import State, run
+from liquid_ssm.oracle.reference import reference
 from liquid_ssm.problem import ModeSpec
+from liquid_ssm.rounding_errors import options, realization_of, rounding_model
 from liquid_ssm.systems import DiagonalSystem, DPLRSystem
 
 NUMBA = NumbaBackend(threads=1)
 FORMS = [("truncated", "all"), ("kb", "all"), ("kb", "adjacent"), ("pb", "all"), ("pb", "adjacent")]
+
+WINDOWED = [("kb", "adjacent"), ("pb", "all"), ("pb", "adjacent")]
 
 
 class Composed:
@@ -116,12 +121,50 @@ def test_what_it_does_not_take_is_composed(calls):
     others = [system("dplr", 2, 3, rank=2), system("dplr", 2, 3, paired=False)]
     assert not any(takes(made, spec) for made in others)
     assert not takes(system("dplr", 2, 3), ModeSpec("kb", 2, window=3))
+    assert takes(system("dplr", 2, 3), ModeSpec("kb", 1, window=3))
     assert not takes(system("dplr", 2, 3), ModeSpec("liquid"))
     for made in others:
         steps(NUMBA, made, spec, 1, 1)
     steps(NUMBA, system("dplr", 2, 3), ModeSpec("kb", 2, window=3), 1, 1)
     steps(NumbaBackend(threads=1, state_dtype="float64"), system("dplr", 2, 3), spec, 1, 1)
     assert not calls
+
+
+@pytest.mark.parametrize("window", [3, 4, 9])
+@pytest.mark.parametrize(("mode", "correlations"), WINDOWED)
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steps_with_windows_are_within_the_bounds_of_exact_ones(calls, structure, mode, correlations, window, dtype):
+    made, spec = system(structure, 5, 7, dtype), ModeSpec(mode, 3, correlations, window)
+    u = np.random.default_rng(window).normal(size=(2, 5, 14)).astype(dtype)
+    problem = problem_of(made, u, spec, state=True)
+    exact = reference(
+        realization_of(made), u, mode, models=[rounding_model(NUMBA, problem)], dtype=np.longdouble, **options(spec)
+    )
+    bound = exact.bounds[0].componentwise + exact.radius
+    state, found = None, []
+    for k in range(u.shape[2]):
+        y, state = run(NUMBA, made, u[..., k : k + 1], spec, state, carry=True)
+        found.append(y)
+    assert len(calls) == u.shape[2]
+    assert np.all(np.abs(np.concatenate(found, -1) - exact.value) <= bound)
+    # Inputs that have left the window are in the linear term alone.
+    assert state.inputs.shape == (2, 5, window - 1)
+    assert np.array_equal(state.inputs, u[..., 15 - window :])
+
+
+@pytest.mark.parametrize(("mode", "correlations"), WINDOWED)
+def test_windows_are_computed_with_the_channels_and_threads_at_hand(close, mode, correlations):
+    for order, window in [(1, 2), (2, 2), (2, 7), (4, 6)]:
+        spec = ModeSpec(mode, order, correlations, window)
+        for batch, n_channels, n_modes in [(2, 3, 5), (0, 2, 3), (2, 19, 16), (1, 1, 1)]:
+            made = system("dplr", n_channels, n_modes)
+            found, expected = steps(NUMBA, made, spec, batch, 9), steps(Composed(), made, spec, batch, 9)
+            for one, other in zip(found, expected, strict=True):
+                close(one, other, "float32")
+    made, spec = system("dplr", 60, 3), ModeSpec(mode, 3, correlations, 5)
+    one, three = (steps(NumbaBackend(threads=n), made, spec, 50, 3) for n in (1, 3))
+    assert all(np.array_equal(a, b) for a, b in zip(one, three, strict=True))
 
 
 def test_slots_are_the_linear_states_that_a_mode_carries():

@@ -28,6 +28,7 @@ MODES = {
     "kb-all": {"mode": "kb", "order": 2},
     "kb-adjacent": {"mode": "kb", "order": 3, "correlations": "adjacent"},
     "kb-window": {"mode": "kb", "order": 2, "window": 4},
+    "kb-adjacent-window": {"mode": "kb", "order": 3, "correlations": "adjacent", "window": 5},
     "pb-all": {"mode": "pb", "order": 3},
     "pb-adjacent": {"mode": "pb", "order": 3, "correlations": "adjacent"},
     "pb-window": {"mode": "pb", "order": 2, "window": 5},
@@ -36,7 +37,7 @@ MODES = {
 # backend has no kernel, which pb and windows need.
 LEFT_OUT = {
     "mimo": {mode for mode in MODES if mode[:2] in ("kb", "pb")},
-    "dense": {mode for mode in MODES if mode[:2] == "pb" or mode == "kb-window"},
+    "dense": {mode for mode in MODES if mode[:2] == "pb" or mode in ("kb-window", "kb-adjacent-window")},
 }
 KINDS = [(structure, mode) for structure in STRUCTURES for mode in MODES if mode not in LEFT_OUT.get(structure, ())]
 
