@@ -519,8 +519,8 @@ class NumbaBackend(Backend):
     ) -> tuple[Array, Array, Array | None, Array | None] | None:
         """One step of `truncated`, `kb` or `pb`, u (batch, H, 1), in one pass.  See `Backend`.
 
-        For arrays.  None for systems without conjugate pairs or of another rank than 1, for `kb` over all index tuples
-        of a window, and for a float64 state under float32 data, which the primitives compute.
+        For arrays.  None for a float64 state under float32 data, and for dplr systems without conjugate pairs, of
+        another rank than 1, or with `kb` over all index tuples of a window: the primitives compute those.
         """
         module = _module("orders_step")
         if self.state_dtype is not None or not module.takes(system, spec):
@@ -541,12 +541,12 @@ class NumbaBackend(Backend):
         return known[order]
 
     def _heads(self, system: System, order: int, window: int) -> Array:
-        """The kernels of order 2 … `order` of windowed `kb` (Eq. 14), (order - 1, H, window - 1), zeros at the end."""
+        """The kernels of order 2 … `order` of windowed `kb` (Eq. 14), (order - 1, window - 1, H), zeros at the end."""
         known = _heads.setdefault(system, {})
         if (order, window) not in known:
-            heads = np.zeros((order - 1, system.n_channels, window - 1), system.dtype)
+            heads = np.zeros((order - 1, window - 1, system.n_channels), system.dtype)
             for p in range(2, order + 1):
-                heads[p - 2, :, : window - p + 1] = self.kernel(system.with_input_power(p), window - p + 1)
+                heads[p - 2, : window - p + 1] = self.kernel(system.with_input_power(p), window - p + 1).T
             known[order, window] = heads
         return known[order, window]
 

@@ -278,10 +278,10 @@ def takes(system: Any, spec: ModeSpec) -> bool:
     """Whether `orders_step` computes this."""
     if spec.mode not in ("truncated", "kb", "pb") or not system.is_complex:
         return False
-    if spec.mode == "kb" and spec.window is not None and spec.correlations == "all" and spec.order > 1:
-        return False  # which starts a recurrence at every window's first input
     if isinstance(system, DPLRSystem):
-        return system.rank == 1 and system.conjugate_pairs
+        # Its transitions do not commute: order p of `kb` runs p recurrences over a window.
+        runs = spec.mode == "kb" and spec.window is not None and spec.correlations == "all" and spec.order > 1
+        return system.rank == 1 and system.conjugate_pairs and not runs
     return isinstance(system, DiagonalSystem)
 
 
@@ -303,7 +303,7 @@ def orders_step(
         u: (batch, H, 1).
         spec: one that it `takes`.
         x, sums, inputs: the state before, as in `liquid_ssm.modes.State`, contiguous and in u's precision.
-        factors: of `pb`, its responses (order - 1, H); of windowed `kb` heads of kernels, (order - 1, H, window - 1).
+        factors: of `pb`, its responses (order - 1, H); of windowed `kb` heads of kernels, (order - 1, window - 1, H).
 
     Accuracy: the operations are those of the runs over many steps, the sums over modes in an order of their own.
     """

@@ -19,7 +19,7 @@ from liquid_ssm.systems import DiagonalSystem, DPLRSystem
 NUMBA = NumbaBackend(threads=1)
 FORMS = [("truncated", "all"), ("kb", "all"), ("kb", "adjacent"), ("pb", "all"), ("pb", "adjacent")]
 
-WINDOWED = [("kb", "adjacent"), ("pb", "all"), ("pb", "adjacent")]
+WINDOWED = [("kb", "all"), ("kb", "adjacent"), ("pb", "all"), ("pb", "adjacent")]
 
 
 class Composed:
@@ -136,6 +136,7 @@ def test_what_it_does_not_take_is_composed(calls):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_steps_with_windows_are_within_the_bounds_of_exact_ones(calls, structure, mode, correlations, window, dtype):
     made, spec = system(structure, 5, 7, dtype), ModeSpec(mode, 3, correlations, window)
+    in_one_pass = (structure, mode, correlations) != ("dplr", "kb", "all")
     u = np.random.default_rng(window).normal(size=(2, 5, 14)).astype(dtype)
     problem = problem_of(made, u, spec, state=True)
     exact = reference(
@@ -146,7 +147,7 @@ def test_steps_with_windows_are_within_the_bounds_of_exact_ones(calls, structure
     for k in range(u.shape[2]):
         y, state = run(NUMBA, made, u[..., k : k + 1], spec, state, carry=True)
         found.append(y)
-    assert len(calls) == u.shape[2]
+    assert len(calls) == (u.shape[2] if in_one_pass else 0)
     assert np.all(np.abs(np.concatenate(found, -1) - exact.value) <= bound)
     # Inputs that have left the window are in the linear term alone.
     assert state.inputs.shape == (2, 5, window - 1)
@@ -158,7 +159,7 @@ def test_windows_are_computed_with_the_channels_and_threads_at_hand(close, mode,
     for order, window in [(1, 2), (2, 2), (2, 7), (4, 6)]:
         spec = ModeSpec(mode, order, correlations, window)
         for batch, n_channels, n_modes in [(2, 3, 5), (0, 2, 3), (2, 19, 16), (1, 1, 1)]:
-            made = system("dplr", n_channels, n_modes)
+            made = system("diagonal", n_channels, n_modes)
             found, expected = steps(NUMBA, made, spec, batch, 9), steps(Composed(), made, spec, batch, 9)
             for one, other in zip(found, expected, strict=True):
                 close(one, other, "float32")
