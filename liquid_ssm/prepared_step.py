@@ -81,10 +81,10 @@ class PreparedStep:
         if wanted in SELECTING:
             from .selection.auto import Reselection, selected
 
-            options = {"tolerance": self.tolerance, "strict": wanted == CERTIFIED_ONLY}
-            wanted, certificate = selected(self.system, u, self.spec, state=True, **options)
+            given, strict = (self.system, u, self.spec), wanted == CERTIFIED_ONLY
+            wanted, certificate = selected(*given, state=True, tolerance=self.tolerance, strict=strict)
             if certificate is not None:  # else there is nothing to compute
-                selection = Reselection(self.system, u, self.spec, **options)
+                selection = Reselection(*given, tolerance=self.tolerance, strict=strict)
         other_dtype = isinstance(wanted, str) and ":" in wanted
         if wanted is None or other_dtype or self.system.structure == "integrator" or self.system.dtype != u.dtype:
             return

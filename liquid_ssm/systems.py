@@ -194,7 +194,7 @@ class _System:
 
         Accuracy: power - 1 rounded products, relative error at most (power - 1)·√5·u.
         """
-        known = {} if self.is_torch else _POWERS.setdefault(self, {})
+        known: dict[int, Self] = {} if self.is_torch else _POWERS.setdefault(self, {})
         if power not in known:
             arrays = self._arrays()
             for _ in range(power - 1):
