@@ -34,6 +34,8 @@ Tensor = Any  # torch.Tensor
 
 _STRUCTURES = ("diagonal", "dplr")
 _RECURRENCES = (*_STRUCTURES, "mimo")
+# Kinds of correlations whose terms are added to an output.
+_ADDED = ("running", "elementary")
 
 # Kernels of length 1 by power, of systems of arrays, which never change, that are still in use.
 _responses: WeakKeyDictionary[System, dict[int, Array]] = WeakKeyDictionary()
@@ -91,7 +93,12 @@ class NumbaBackend(Backend):
             "cascade": _RECURRENCES,
             "correlate": (),
         },
-        fused={"add_correlations": (), "joint_scan": _STRUCTURES, "single_step": _STRUCTURES},
+        fused={
+            "add_correlations": (),
+            "add_correlations_vjp": (),
+            "joint_scan": _STRUCTURES,
+            "single_step": _STRUCTURES,
+        },
         arrays=("numpy", "torch"),
         gradients=True,
     )
@@ -184,10 +191,15 @@ class NumbaBackend(Backend):
         )
 
     def kernel_vjp(self, system: System, length: int, power: int, grad: Array | None) -> dict[str, Array]:
-        """Gradients of the system's parameters from the cotangent (H, length) of the kernel, an impulse's answer."""
+        """Gradients of the system's parameters from the cotangent (H, length) of the kernel, an impulse's answer.
+
+        A kernel of one entry has the closed form that the adjoint recurrence of one step comes down to, in every bit.
+        """
         self._require(system, "kernel")
         length, power = at_least("length", length, 0), at_least("power", power, 1)
         grad = optional("grad", grad, (system.n_channels, length), system.dtype)
+        if length == 1 and grad is not None:
+            return _response_vjp(system, power, grad)
         impulse = np.zeros((1, system.n_channels, length), system.dtype)
         impulse[..., :1] = 1
         powered = system.with_input_power(power)
@@ -451,35 +463,82 @@ class NumbaBackend(Backend):
 
         For arrays; tensors, through which gradients flow, are not written to: `added_correlations`.
         """
-        from .compiled.added_correlations import add_correlations
-
-        sums, _ = checked(u, order, kind, None, sums, previous)
-        responses = shaped("responses", responses, (order - 1, u.shape[1]), u.dtype)
         if y.shape != u.shape or y.dtype != u.dtype or not y.flags.c_contiguous:
             raise ParameterError(
                 f"y is {y.shape} {y.dtype}, contiguous: {y.flags.c_contiguous}; it is written to and must be a "
                 f"contiguous array {u.shape} {u.dtype}."
             )
-        elementary = kind == "elementary"
-        return add_correlations(
-            y, u, responses, order=order, elementary=elementary, sums=sums, previous=previous, threads=self.threads
-        )
+        return self._add_correlations(y, y, u, responses, order, kind, sums, previous)
 
     def added_correlations(
         self,
-        y: Tensor,
-        u: Tensor,
-        responses: Tensor,
+        y: Array,
+        u: Array,
+        responses: Array,
         *,
         order: int,
         kind: CorrelationKind,
-        sums: Tensor | None = None,
-        previous: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """`add_correlations` for tensors: y + Σ_p responses_p · term_p and the final sums, with gradients."""
-        options = {"order": order, "kind": kind, "sums": sums, "previous": previous}
-        found: tuple[Tensor, Tensor] = _on_tensors().added_correlations(self._operators, y, u, responses, **options)
-        return found
+        sums: Array | None = None,
+        previous: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """y + Σ_p responses_p · term_p, which is new memory, and the final sums; of tensors with gradients."""
+        if type(u) is not np.ndarray and is_tensor(u):
+            options = {"order": order, "kind": kind, "sums": sums, "previous": previous}
+            return _on_tensors().added_correlations(self._operators, y, u, responses, **options)  # type: ignore[no-any-return]
+        y, total = fitting("y", y, signal(u).shape, u.dtype), np.empty(u.shape, u.dtype)
+        return total, self._add_correlations(y, total, u, responses, order, kind, sums, previous)
+
+    def _add_correlations(
+        self,
+        y: Array,
+        total: Array,
+        u: Array,
+        responses: Array,
+        order: int,
+        kind: CorrelationKind,
+        sums: Array | None,
+        previous: Array | None,
+    ) -> Array:
+        from .compiled.added_correlations import add_correlations
+
+        responses, options = self._added(u, responses, order, kind, sums, previous)
+        return add_correlations(y, total, u, responses, **options)
+
+    def add_correlations_vjp(
+        self,
+        u: Array,
+        responses: Array,
+        grad_y: Array | None,
+        grad_sums: Array | None,
+        *,
+        order: int,
+        kind: CorrelationKind,
+        sums: Array | None = None,
+        previous: Array | None = None,
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        """Gradients of u, the responses, `sums` and `previous`, None where the last two were not given, in one pass.
+
+        Memory: the gradients, and per thread the sums of every row of a tile per 64 steps.
+        """
+        from .compiled.added_correlations_adjoint import add_correlations_vjp
+
+        responses, options = self._added(u, responses, order, kind, sums, previous)
+        n_sums = order if kind == "elementary" else order - 1
+        grad_sums = optional("grad_sums", grad_sums, (n_sums, *u.shape[:-1]), u.dtype)
+        grad_y = _cotangent(grad_y, u)
+        if grad_y is None:
+            grad_y = np.zeros(u.shape, u.dtype)
+        return add_correlations_vjp(u, responses, grad_y, grad_sums, **options)
+
+    def _added(
+        self, u: Array, responses: Array, order: int, kind: str, sums: Array | None, previous: Array | None
+    ) -> tuple[Array, dict[str, Any]]:
+        """The responses in u's dtype, and what the kernels take by name, checked."""
+        if kind not in _ADDED:
+            raise unknown_name("correlation kind", kind, _ADDED)
+        sums, _ = checked(u, order, kind, None, sums, previous)
+        options = {"order": order, "elementary": kind == "elementary", "sums": sums, "previous": previous}
+        return shaped("responses", responses, (order - 1, u.shape[1]), u.dtype), options | {"threads": self.threads}
 
     def joint_scan(self, system: System, u: Array, *, order: int) -> Array:
         """`kb` over adjacent index tuples from rest, all orders as one recurrence: y (batch, H, L).  See `Backend`."""
@@ -683,6 +742,25 @@ def float64_state() -> NumbaBackend:
 def _kernel(kernel: Array, u: Array) -> Array:
     n_entries = kernel.shape[-1] if kernel.ndim else 0
     return shaped("kernel", kernel, (signal(u).shape[1], n_entries), u.dtype)
+
+
+def _response_vjp(system: System, power: int, grad: Array) -> dict[str, Array]:
+    """Gradients of weight · Re Σ_n C_n B̄_n^power from its cotangent (H, 1): of B̄ and C, zero for all others."""
+    gradients = {name: np.zeros_like(parameter) for name, parameter in system.parameters.items()}
+    B_bar, C = system.parameters["B_bar"], system.parameters["C"]
+    powers = [B_bar]
+    for _ in range(power - 1):
+        powers.append(powers[-1] * B_bar)
+    grad = system.weight * grad
+    gradients["C"][...] = _part(grad * powers[-1].conj(), C)
+    of_B = _part(grad * C.conj(), B_bar)
+    gradients["B_bar"][...] = of_B if power == 1 else (power * powers[-2]).conj() * of_B
+    return gradients
+
+
+def _part(gradient: Array, parameter: Array) -> Array:
+    """Of a real parameter the real part."""
+    return gradient if np.iscomplexobj(parameter) else gradient.real
 
 
 def _cotangent(grad: Array | None, u: Array) -> Array | None:

@@ -18,7 +18,7 @@ from .problem import Problem
 
 PRIMITIVES = ("kernel", "convolve", "scan", "cascade", "correlate")
 # Compositions of primitives that a backend may offer in one piece, because that is faster.
-FUSED = ("add_correlations", "joint_scan", "single_step")
+FUSED = ("add_correlations", "add_correlations_vjp", "joint_scan", "single_step")
 
 CorrelationKind = Literal["products", "running", "elementary"]
 CascadeKind = Literal["truncated", "chain"]
@@ -192,6 +192,9 @@ class Backend(ABC):
       Σ_{p=2..order} responses_p term_p to y in place, the terms those of `correlate` without window, kind `running`
       or `elementary`; y (batch, H, L) contiguous, responses (order-1, H).  Backends that take tensors have
       `added_correlations` beside it, with the same arguments -> (y + …, final sums), which writes nothing.
+      `add_correlations_vjp(u, responses, grad_y, grad_sums, *, order, kind, sums=None, previous=None)` -> (grad of u,
+      grad of responses, grad of sums or None, grad of previous or None); the gradient of y is grad_y.  Declared on its
+      own, since without it gradients are composed of `correlate` and `correlate_vjp`.
       `joint_scan(system, u, *, order)` -> y: Σ_p K_p * (u_k … u_{k-p+1}) from rest, `kb` over adjacent tuples, and
       `joint_scan_vjp(system, u, grad_y, *, order)` -> Gradients, whose state is a pair: of the initial state
       (batch, H, M), the same for every order, and of the order-1 inputs before u_0 (batch, H, order-1).

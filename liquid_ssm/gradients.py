@@ -101,23 +101,9 @@ def _with_correlations_vjp(
 
     orders = range(2, spec.order + 1)
     if spec.order > 1 and spec.mode == "pb":
-        options = {
-            "order": spec.order,
-            "kind": "elementary" if spec.correlations == "all" else "running",
-            "window": spec.window,
-            "sums": order_first(start.sums),
-            "previous": previous,
-        }
-        terms, _ = backend.correlate(u, **options)
-        grad_terms = np.zeros_like(terms)
-        for p in orders:
-            response = input_power_response(backend, system, p)
-            grad_terms[p - 2] = response[:, None] * grad_y
-            grad_response = (terms[p - 2] * grad_y).sum(axis=(0, 2))[:, None]
-            total.add(backend.kernel_vjp(system, 1, p, grad_response))
-        grad_u, grad_sums, grad_previous = backend.correlate_vjp(
-            u, grad_terms, None if final is None else order_first(final.sums), **options
-        )
+        grad_u, grad_responses, grad_sums, grad_previous = _added_vjp(backend, system, u, spec, grad_y, start, final)
+        for p, grad_response in zip(orders, grad_responses, strict=True):
+            total.add(backend.kernel_vjp(system, 1, p, grad_response[:, None]))
         grad_extended[..., held:] += grad_u
         if grad_previous is not None:
             grad_extended[..., :held] += grad_previous
@@ -175,6 +161,27 @@ def _with_correlations_vjp(
     if grad_x is None:
         return Gradients(total.parameters, grad_extended[..., held:], None)
     return Gradients(total.parameters, grad_extended[..., held:], State(grad_x, order_first(grad_sums), grad_previous))
+
+
+def _added_vjp(
+    backend: Primitives, system: Any, u: Array, spec: ModeSpec, grad_y: Array, start: State, final: State | None
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Adjoint of the terms of Eq. 15: gradients of u, of what they are multiplied with, of sums and earlier inputs."""
+    responses = np.stack([input_power_response(backend, system, p) for p in range(2, spec.order + 1)])
+    of_sums = None if final is None else order_first(final.sums)
+    options = {
+        "order": spec.order,
+        "kind": "elementary" if spec.correlations == "all" else "running",
+        "sums": order_first(start.sums),
+        "previous": start.inputs,
+    }
+    if spec.window is None and backend.capabilities.fuses("add_correlations_vjp", system.structure):
+        return backend.add_correlations_vjp(u, responses, grad_y, of_sums, **options)  # type: ignore[no-any-return]
+    terms, _ = backend.correlate(u, window=spec.window, **options)
+    grad_responses = np.stack([(term * grad_y).sum(axis=(0, 2)) for term in terms])
+    grad_terms = responses[:, None, :, None] * grad_y
+    grad_u, *others = backend.correlate_vjp(u, grad_terms, of_sums, window=spec.window, **options)
+    return grad_u, grad_responses, *others
 
 
 def _padded(grad_y: Array, held: int) -> Array:

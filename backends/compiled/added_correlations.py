@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .caching import compiled, inlined
+from .elementary_step import rows_in_lanes, sums_in, sums_out
 from .scan import STEPS
-from .simd import VECTOR_BYTES, fma, load, store, width
+from .simd import fma, lanes, load, store, width
 from .threads import share
-from .tiles import Layout, read_rows, write_rows
+from .tiles import read_rows, write_rows
 
 Array = npt.NDArray[Any]
 
@@ -65,26 +66,26 @@ def _add_running(inputs, outputs, factors, sums, steps, order):  # type: ignore[
 
 
 # Numbers that one thread has added to before another has begun.
-_ALONE = 1 << 14
+ALONE = 1 << 14
 
 
 @compiled
-def add_tiles(packs, offsets, rows, u, y, sums, recent, order, elementary, length, first, end):  # type: ignore[no-untyped-def]
+def add_tiles(factors, offsets, rows, u, y, total, sums, recent, order, elementary, length, first, end):  # type: ignore[no-untyped-def]
     """Tiles `first` … `end` - 1, lanes are rows.
 
     Args:
-        packs: (packs, (order - 1) · W) the factors β.
-        y: read and written.
-        sums: (tiles, order · W) the sums so far; replaced by the final ones.
+        factors: (tiles, (order - 1) · W) β.
+        offsets: (tiles, W) where the row of each lane begins.
+        y, total: one-dimensional; `total` is written, and may be `y`.
+        sums: (tiles, n · W) the sums so far; replaced by the final ones.
         recent: (tiles, (order - 1) · W) the inputs before u_0, newest last.
     """
-    n_packs = packs.shape[0]
     w = width(sums)
     inputs = np.empty((STEPS + order - 1) * w, sums.dtype)
     outputs = np.empty(STEPS * w, sums.dtype)
     block = np.empty(w * w, sums.dtype)
     for tile in range(first, end):
-        factors, tile_sums, places = packs[tile % n_packs], sums[tile], offsets[tile]
+        tile_sums, places = sums[tile], offsets[tile]
         n_rows = min(w, rows - tile * w)
         inputs[: (order - 1) * w] = recent[tile]
         for start in range(0, length, STEPS):
@@ -92,18 +93,19 @@ def add_tiles(packs, offsets, rows, u, y, sums, recent, order, elementary, lengt
             read_rows(u, places, 0, start, steps, inputs, (order - 1) * w)
             read_rows(y, places, 0, start, steps, outputs, 0)
             if elementary and order == 3:
-                _add_three(inputs, outputs, factors, tile_sums, steps)
+                _add_three(inputs, outputs, factors[tile], tile_sums, steps)
             elif elementary:
-                _add_elementary(inputs, outputs, factors, tile_sums, steps, order)
+                _add_elementary(inputs, outputs, factors[tile], tile_sums, steps, order)
             else:
-                _add_running(inputs, outputs, factors, tile_sums, steps, order)
-            write_rows(outputs, steps, 1, n_rows, y, places, 0, start, block)
+                _add_running(inputs, outputs, factors[tile], tile_sums, steps, order)
+            write_rows(outputs, steps, 1, n_rows, total, places, 0, start, block)
             for t in range(order - 1):
                 store(inputs, t * w, load(inputs, (steps + t) * w))
 
 
 def add_correlations(
     y: Array,
+    total: Array,
     u: Array,
     responses: Array,
     *,
@@ -113,10 +115,12 @@ def add_correlations(
     previous: Array | None,
     threads: int,
 ) -> Array:
-    """y ← y + Σ_{p=2..order} responses_p · term_p in place; the final sums as `Backend.correlate` returns them.
+    """total ← y + Σ_{p=2..order} responses_p · term_p; the final sums as `Backend.correlate` returns them.
 
     Args:
-        y: (batch, H, L), contiguous.
+        y: (batch, H, L).
+        total: of the same shape, contiguous, y itself or other memory.
+        u: (batch, H, L).
         responses: (order - 1, H).
         elementary: terms of kind `elementary`, else `running`.
         sums: (order, batch, H) for `elementary`, (order - 1, batch, H) for `running`; zeros if None.
@@ -126,33 +130,31 @@ def add_correlations(
         Sums in the order of time, one fused multiply-add per step (`running`: p - 1 products and an addition); each
         term is added to y by one more.
     """
-    batch, n_channels, length = u.shape
-    lanes = VECTOR_BYTES // u.itemsize
-    layout = Layout(batch * n_channels, n_channels, 1, lanes, 1)
-    packs = layout.packed([r[:, None] for r in responses], u.dtype).reshape(layout.packs, (order - 1) * lanes)
-    shape = (order if elementary else order - 1, batch, n_channels)
-    carried = np.zeros((layout.tiles, order * lanes), u.dtype)
-    if sums is not None:
-        given = _by_tile(sums.reshape(shape[0], layout.rows), layout)
-        carried[:, : shape[0] * lanes] = given.reshape(layout.tiles, shape[0] * lanes)
-    recent = np.zeros((order - 1, batch, n_channels), u.dtype)
-    if previous is not None:
-        known = min(order - 1, previous.shape[-1])
-        recent[order - 1 - known :] = np.moveaxis(previous[..., previous.shape[-1] - known :], -1, 0)
-    before = _by_tile(recent.reshape(order - 1, layout.rows), layout).reshape(layout.tiles, (order - 1) * lanes)
-    offsets = layout.row_of_lane * length
-    signals = np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
+    rows, length = u.shape[0] * u.shape[1], u.shape[2]
+    n_sums = order if elementary else order - 1
+    carried = sums_in(sums, n_sums, rows, u.dtype)
+    recent = sums_in(newest(u, previous, order), order - 1, rows, u.dtype)
+    factors = by_row(responses, u)
+    offsets = rows_in_lanes(rows, length, lanes(u.dtype))
+    signals = np.ascontiguousarray(u).reshape(-1), np.ascontiguousarray(y).reshape(-1), total.reshape(-1)
 
     def work(first: int, end: int) -> None:
-        add_tiles(packs, offsets, layout.rows, *signals, carried, before, order, elementary, length, first, end)
+        add_tiles(factors, offsets, rows, *signals, carried, recent, order, elementary, length, first, end)
 
-    share(work, layout.tiles, threads if layout.rows * length > _ALONE else 1)
-    final = carried.reshape(layout.tiles, order, lanes)[:, : shape[0]].transpose(1, 0, 2)
-    return np.ascontiguousarray(final.reshape(shape[0], layout.tiles * lanes)[:, : layout.rows].reshape(shape))
+    share(work, len(carried), threads if rows * length > ALONE else 1)
+    return sums_out(carried, n_sums, u.shape[:-1])
 
 
-def _by_tile(values: Array, layout: Layout) -> Array:
-    """(n, rows) as (tiles, n, W)."""
-    padded = np.zeros((len(values), layout.tiles * layout.lanes), values.dtype)
-    padded[:, : layout.rows] = values
-    return np.ascontiguousarray(padded.reshape(len(values), layout.tiles, layout.lanes).transpose(1, 0, 2))
+def by_row(responses: Array, u: Array) -> Array:
+    """(tiles, n · W) from (n, H): the same for every sequence."""
+    n, (batch, n_channels, _) = len(responses), u.shape
+    return sums_in(np.broadcast_to(responses[:, None], (n, batch, n_channels)), n, batch * n_channels, u.dtype)
+
+
+def newest(u: Array, previous: Array | None, order: int) -> Array:
+    """The order - 1 inputs before u_0, the newest last, (order - 1, batch, H); zeros where they are not known."""
+    found = np.zeros((order - 1, *u.shape[:-1]), u.dtype)
+    if previous is not None:
+        known = min(order - 1, previous.shape[-1])
+        found[order - 1 - known :] = np.moveaxis(previous[..., previous.shape[-1] - known :], -1, 0)
+    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from . import checks
@@ -41,8 +41,11 @@ def _real(y: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     _check(arguments)
     _check_output(y, u)
     call = Call(backend, u)
-    total = y.detach().clone(memory_format=torch.contiguous_format)
     given = {"order": order, "kind": kind, "sums": call.take(sums), "previous": call.take(previous)}
+    if call.on_numpy:
+        total, final = call.added_correlations(call.take(y), call.take(u), call.take(responses), **given)
+        return tensor_of(total), tensor_of(final)
+    total = y.detach().clone(memory_format=torch.contiguous_format)
     final = call.add_correlations(call.take(total), call.take(u), call.take(responses), **given)
     return total, tensor_of(final)
 
@@ -59,27 +62,27 @@ def _real_backward(grad_y: Tensor | None, grad_sums: Tensor | None, *arguments: 
     _check(arguments)
     call = Call(backend, u)
     options = {"order": order, "kind": kind, "sums": call.take(sums), "previous": call.take(previous)}
+    given = call.take(u), call.take(responses), call.take(grad_y), call.take(grad_sums)
+    fused = "add_correlations_vjp" in call.backend.capabilities.fused
+    found = (call.add_correlations_vjp if fused else partial(_composed, call))(*given, **options)
+    return [tensor_of(gradient) for gradient in found if gradient is not None]
+
+
+def _composed(
+    call: Call, u: Tensor, responses: Tensor, grad_y: Tensor | None, grad_sums: Tensor | None, **options: Any
+) -> tuple[Tensor | None, ...]:
+    """The gradients by `correlate` and `correlate_vjp`, for backends on tensors without the fused form."""
     if grad_y is None:
-        grad_terms, grad_responses = None, torch.zeros_like(responses, memory_format=torch.contiguous_format)
+        grad_terms, grad_responses = None, torch.zeros_like(responses)
     else:
         # The terms, which the forward pass did not keep, become their own cotangents.
-        terms, _ = call.correlate(call.take(u), **options)
-        grad, factors = call.take(grad_y), call.take(responses)
-        parts = []
-        for p in range(order - 1):
-            parts.append((terms[p] * grad).sum(**{_axes(grad): (0, 2)}))
-            terms[p] = factors[p][:, None] * grad
-        grad_terms = terms
-        grad_responses = (
-            torch.stack([tensor_of(part) for part in parts]) if parts else responses.new_empty((0, u.shape[1]))
-        )
-    found = call.correlate_vjp(call.take(u), grad_terms, call.take(grad_sums), **options)
-    of_u, *others = (tensor_of(gradient) for gradient in found if gradient is not None)
-    return [of_u, grad_responses, *others]
-
-
-def _axes(array: Any) -> str:
-    return "axis" if isinstance(array, np.ndarray) else "dim"
+        grad_terms, _ = call.correlate(u, **options)
+        grad_responses = torch.zeros_like(responses)
+        for p, factor in enumerate(responses):
+            grad_responses[p] = (grad_terms[p] * grad_y).sum(dim=(0, 2))
+            grad_terms[p] = factor[:, None] * grad_y
+    grad_u, *others = call.correlate_vjp(u, grad_terms, grad_sums, **options)
+    return grad_u, grad_responses, *others
 
 
 def _fake_backward(grad_y: Tensor | None, grad_sums: Tensor | None, *arguments: Any) -> list[Tensor]:

@@ -181,6 +181,24 @@ def _correlate(name: str, result: Any, u: Array, *, order: int, **_: Any) -> Non
         check_array(f"sums of {name}", sums, (np.shape(sums)[0], *u.shape[:2]), u.dtype)
 
 
+def _added_gradients(
+    name: str,
+    result: Any,
+    u: Array,
+    responses: Array,
+    *_: Any,
+    sums: Array | None = None,
+    previous: Array | None = None,
+    **__: Any,
+) -> None:
+    if not (isinstance(result, tuple) and len(result) == 4):
+        raise BackendFault("type", f"{name} returned {type(result).__name__}; expected four gradients")
+    named = {"u": u, "responses": responses, "sums": sums, "previous": previous}
+    for (what, given), gradient in zip(named.items(), result, strict=True):
+        if given is not None:
+            check_array(f"gradient of {what}", gradient, given.shape, given.dtype)
+
+
 def _joint_scan(name: str, result: Any, system: Any, u: Array, *, order: int) -> None:
     check_array(name, result, u.shape, u.dtype)
 
@@ -222,6 +240,7 @@ _EXPECTED: dict[str, Any] = {
     "cascade": _cascade,
     "correlate": _correlate,
     "add_correlations": _anything,
+    "add_correlations_vjp": _added_gradients,
     "joint_scan": _joint_scan,
     "single_step": _single_step,
     "kernel_vjp": _anything,

@@ -392,6 +392,14 @@ def _no_exponent(joint_scan_vjp: Method, system: Any, u: Array, grad_y: Any, *, 
     return found._replace(parameters={**found.parameters, "B_bar": lower.parameters["B_bar"] + part})
 
 
+def _highest_term_left_out(add_correlations_vjp: Method, u: Array, responses: Array, *arguments: Any, **o: Any) -> Any:
+    """The gradient of u without what the highest order adds to it."""
+    lower = responses.copy()
+    lower[-1] = 0
+    found = add_correlations_vjp(u, lower, *arguments, **o)
+    return found[0], *add_correlations_vjp(u, responses, *arguments, **o)[1:]
+
+
 def _changed(name: str, base: str = "numpy", **methods: Method) -> Callable[[], Backend]:
     return lambda: _Changed(get_backend(base), name, **methods)
 
@@ -490,6 +498,13 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("no gradient of the initial state", "truncated", "diagonal", cascade_vjp=_no_state_gradient),
     _mutant(
         "power of B̄ without its exponent in a gradient", "kb-adjacent", "dplr", "numba", joint_scan_vjp=_no_exponent
+    ),
+    _mutant(
+        "gradient of an input without the highest term",
+        "pb-adjacent",
+        "diagonal",
+        "numba",
+        add_correlations_vjp=_highest_term_left_out,
     ),
     _mutant("no gradient through the final state", "s4", "dplr", scan_vjp=_no_final_cotangent),
 )

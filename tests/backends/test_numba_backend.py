@@ -89,6 +89,27 @@ def test_what_is_written_to_must_fit(y):
         NUMBA.add_correlations(y, inputs(1, 2, 3), np.ones((1, 2)), order=2, kind="running")
 
 
+def test_arguments_of_added_correlations_are_checked():
+    u, responses = inputs(1, 2, 3), np.ones((1, 2))
+    for method in (
+        lambda kind, r, **o: NUMBA.add_correlations(u.copy(), u, r, order=2, kind=kind, **o),
+        lambda kind, r, **o: NUMBA.added_correlations(u, u, r, order=2, kind=kind, **o),
+        lambda kind, r, **o: NUMBA.add_correlations_vjp(u, r, u, None, order=2, kind=kind, **o),
+    ):
+        with pytest.raises(ParameterError, match="unknown correlation kind 'products'; allowed: running, elementary"):
+            method("products", responses)
+        with pytest.raises(ShapeError, match=r"responses has shape \(2, 2\); it must be \(1, 2\)"):
+            method("running", np.ones((2, 2)))
+        with pytest.raises(ShapeError, match=r"sums has shape \(1, 1, 2\); it must be \(2, 1, 2\)"):
+            method("elementary", responses, sums=np.ones((1, 1, 2)))
+    with pytest.raises(ShapeError, match=r"grad_y has shape \(1, 2, 2\)"):
+        NUMBA.add_correlations_vjp(u, responses, u[..., :2], None, order=2, kind="running")
+    with pytest.raises(ShapeError, match=r"grad_sums has shape \(1, 1, 2\); it must be \(2, 1, 2\)"):
+        NUMBA.add_correlations_vjp(u, responses, u, np.ones((1, 1, 2)), order=2, kind="elementary")
+    with pytest.raises(ShapeError, match=r"y has shape \(1, 2, 2\)"):
+        NUMBA.added_correlations(u[..., :2], u, responses, order=2, kind="running")
+
+
 def test_a_window_and_a_state_exclude_each_other():
     system, u = random_system("diagonal"), inputs(1, 2, 3)
     with pytest.raises(ParameterError, match="a window needs kind 'chain'"):
@@ -164,6 +185,33 @@ def test_gradients_of_kernels(structure, power, length):
         # A few dozen roundings of numbers of the gradient's size.
         limit = 1e3 * np.finfo(float).eps * max(1.0, float(np.abs(gradient).max(initial=0)))
         assert np.abs(found[name] - gradient).max(initial=0) <= limit
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+@pytest.mark.parametrize("power", [1, 2, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("real", [(), ("B_bar",), ("C",), ("A_bar", "B_bar", "C")])
+def test_gradients_of_kernels_of_one_entry_are_those_of_the_recurrence(structure, power, dtype, real):
+    """In every bit, for real and complex parameters, with narrow and wide states."""
+    drawn = random_system(structure, n_channels=5, n_modes=3)
+    parts = {name: a.real if name in real else a for name, a in drawn.parameters.items()}
+    system = type(drawn)(**parts, conjugate_pairs=drawn.conjugate_pairs).astype(dtype)
+    grad, impulse = np.random.default_rng(0).normal(size=(5, 1)).astype(dtype), np.ones((1, 5, 1), dtype)
+    for backend in (NUMBA, float64_state()) if dtype == "float32" else (NUMBA,):
+        found = backend.kernel_vjp(system, 1, power, grad)
+        expected = backend.scan_vjp(
+            system.with_input_power(power), impulse, None, grad[None], None, liquid=False
+        ).parameters
+        if power > 1:
+            slope = power * system.with_input_power(power - 1).B_bar
+            expected["B_bar"] = np.conj(slope) * expected["B_bar"]
+            expected["B_bar"] = expected["B_bar"].astype(system.B_bar.dtype)
+        assert list(found) == list(system.parameters)
+        for name, gradient in expected.items():
+            assert (found[name].dtype, found[name].flags.writeable) == (system.parameters[name].dtype, True)
+            assert np.array_equal(found[name], gradient), name
+    none = NUMBA.kernel_vjp(system, 1, power, None)
+    assert not any(gradient.any() for gradient in none.values())
 
 
 @pytest.mark.parametrize("correlations", ["all", "adjacent"])

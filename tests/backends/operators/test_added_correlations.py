@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from liquid_ssm.backend import Backend, Capabilities
 from liquid_ssm.backends.numba_backend import NumbaBackend
+from liquid_ssm.backends.operators import implementations
 from liquid_ssm.backends.operators.added_correlations import add_correlations, add_correlations_backward
 from liquid_ssm.errors import DTypeError, ParameterError, ShapeError
 
@@ -42,7 +45,7 @@ def test_torch_finds_its_backward_well_defined(draw, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("order", [2, 4])
+@pytest.mark.parametrize("order", [2, 3, 4])
 def test_gradients_are_those_of_differences(draw, holds, form, order):
     holds.has_right_gradients(OP, arguments(draw(), form, order, length=4))
 
@@ -78,22 +81,48 @@ def test_bits_are_those_of_the_backend_on_arrays(draw, holds, form, dtype, lengt
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gradients_are_those_of_the_composition(draw, holds, form, dtype):
-    args = holds.leaves(arguments(draw(dtype), form, length=30), True)
+@pytest.mark.parametrize("length", [0, 40])
+def test_gradients_are_those_of_the_backend_on_arrays(draw, holds, form, dtype, length):
+    args = holds.leaves(arguments(draw(dtype), form, length=length), True)
     total, final = OP(*args)
     grad_y, grad_sums = draw(dtype, 1).real(*total.shape), draw(dtype, 2).real(*final.shape)
     torch.autograd.backward((total, final), (grad_y, grad_sums))
     u, responses, sums, previous = (None if a is None else a.detach().numpy() for a in args[1:5])
-    options = {"order": 3, "kind": args[6], "sums": sums, "previous": previous}
-    terms, _ = NUMBA.correlate(u, **options)
-    grad_responses = (terms * grad_y.numpy()).sum(axis=(1, 3))
-    grad_terms = responses[:, None, :, None] * grad_y.numpy()
-    grad_u, *others = NUMBA.correlate_vjp(u, grad_terms, grad_sums.numpy(), **options)
-    found_y, found_u, found_responses, *rest = holds.gradients(args)
-    holds.are_equal([found_y, found_u, *rest], [grad_y, grad_u, *(g for g in others if g is not None)])
-    # 2 · 30 products per response, each with one rounding and at most 60 additions behind it, in two orders.
-    size = (abs(terms) * abs(grad_y.numpy())).sum(axis=(1, 3))
-    assert (abs(found_responses.numpy() - grad_responses) <= 2 * 61 * torch.finfo(found_y.dtype).eps * size).all()
+    given = {"order": 3, "kind": args[6], "sums": sums, "previous": previous}
+    expected = NUMBA.add_correlations_vjp(u, responses, grad_y.numpy(), grad_sums.numpy(), **given)
+    holds.are_equal(holds.gradients(args), [grad_y, *(g for g in expected if g is not None)])
+
+
+class OnTensors(Backend):
+    """A backend on tensors without the gradients of the fused form."""
+
+    name = "on-tensors"
+    capabilities = Capabilities({"correlate": ()}, arrays=("torch",), gradients=True, fused={"add_correlations": ()})
+
+    def __getattr__(self, name):
+        def of_tensors(*given, **options):
+            options = {key: _each(torch.Tensor, torch.Tensor.numpy, a) for key, a in options.items()}
+            found = getattr(NUMBA, name)(*(_each(torch.Tensor, torch.Tensor.numpy, a) for a in given), **options)
+            return [_each(np.ndarray, torch.as_tensor, a) for a in found] if name != "add_correlations" else found
+
+        return of_tensors
+
+
+def _each(kind, convert, value):
+    return convert(value) if isinstance(value, kind) else value
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("order", [1, 3])
+def test_without_the_fused_form_gradients_are_composed(draw, holds, form, order, monkeypatch):
+    monkeypatch.setattr(implementations, "_configured", dict(implementations._configured))
+    implementations.register("on-tensors", OnTensors(), on_numpy=False)
+    good = arguments(draw(whole=True), form, order)
+    cotangents = [draw(whole=True, seed=1).real(*result.shape) for result in OP(*good)]
+    for given in (cotangents, (cotangents[0], None), (None, cotangents[1])):
+        expected = add_correlations_backward(*given, *good[1:])
+        holds.are_equal(add_correlations_backward(*given, *good[1:-1], "on-tensors"), expected)
+    holds.are_equal(OP(*good[:-1], "on-tensors"), OP(*good))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -183,6 +183,25 @@ def test_gradients_of_all_orders_together():
         assert said in str(fault_of(lambda result=result: call(result)))
 
 
+def test_gradients_of_correlations_that_are_added():
+    responses, sums = np.ones((2, 2)), np.ones((3, 1, 2))
+
+    def call(result, **given):
+        backend = checked(add_correlations_vjp=lambda *_, **__: result)
+        return backend.add_correlations_vjp(U, responses, U, None, order=3, kind="elementary", **given)
+
+    call((U, responses, None, None))
+    call((U, responses, sums, None), sums=sums)
+    for result, said in [
+        (U, "add_correlations_vjp returned ndarray; expected four gradients"),
+        ((U, responses), "add_correlations_vjp returned tuple; expected four gradients"),
+        ((U[..., 1:], responses, sums, None), "gradient of u has shape (1, 2, 7); expected (1, 2, 8)"),
+        ((U, responses[:1], sums, None), "gradient of responses has shape (1, 2); expected (2, 2)"),
+        ((U, responses, None, None), "gradient of sums is a builtins.NoneType"),
+    ]:
+        assert said in str(fault_of(lambda result=result: call(result, sums=sums)))
+
+
 class Late:
     """Writes into an argument during the call."""
 
