@@ -27,6 +27,7 @@ from liquid_ssm.systems import DiagonalSystem, DPLRSystem, MIMOSystem, System
 
 from ._arguments import at_least, fitting, optional, shaped, signal
 from ._correlations import checked
+from ._memory_order import MemoryOrder
 from .operators.implementations import register
 
 Array = npt.NDArray[Any]
@@ -99,6 +100,7 @@ class NumbaBackend(Backend):
             "joint_scan": _STRUCTURES,
             "single_step": _STRUCTURES,
         },
+        channels_last={"scan": _STRUCTURES, "cascade": _STRUCTURES, "joint_scan": _STRUCTURES},
         arrays=("numpy", "torch"),
         gradients=True,
     )
@@ -226,7 +228,7 @@ class NumbaBackend(Backend):
         grad = _cotangent(grad, u)
         if grad is None:
             return np.zeros_like(kernel), np.zeros(u.shape, u.dtype)
-        return causal_convolution_vjp(kernel, u, grad, self.threads)
+        return causal_convolution_vjp(kernel, u, np.ascontiguousarray(grad), self.threads)
 
     def scan(self, system: System, u: Array, state: Array | None = None, *, liquid: bool) -> tuple[Array, Array]:
         """Eq. 11, or Eq. 2 without `liquid`: y (batch, H, L) and the final state (batch, H, M).
@@ -263,7 +265,8 @@ class NumbaBackend(Backend):
             if tables.finite:
                 from .compiled.chunked import chunked_scan
 
-                return chunked_scan(tables, u, state, self.threads)
+                y, final = chunked_scan(tables, u, state, self.threads)
+                return MemoryOrder.of(u).arranged(y), final
         pieces = self._pieces(problem)
         if pieces > 1:
             from .compiled.pieces import scan_in_pieces
@@ -764,8 +767,10 @@ def _part(gradient: Array, parameter: Array) -> Array:
 
 
 def _cotangent(grad: Array | None, u: Array) -> Array | None:
-    """The cotangent of y, itself where it is right as it is: it may be as large as all else together."""
-    return None if grad is None else fitting("grad_y", grad, u.shape, u.dtype)
+    """The cotangent of y, itself where shape and dtype are right, in any order: it may be as large as all else."""
+    if grad is None or (grad.shape == u.shape and grad.dtype == u.dtype):
+        return grad
+    return shaped("grad_y", grad, u.shape, u.dtype)
 
 
 def _shape_of(system: System, u: Array) -> Problem:

@@ -3,7 +3,8 @@
 A backend implements some of the primitives below; `modes.py` composes every mode from them.
 Shapes: u and y (batch, H, L) real; a state (batch, H, M), for `mimo` systems (batch, M).
 Arrays have the dtype of u (or its complex dtype) and are never written to.  They are NumPy arrays or torch tensors, all
-of a call, the system's parameters among them, the same; `Capabilities.arrays` says which a backend takes.
+of a call, the system's parameters among them, the same; `Capabilities.arrays` says which a backend takes.  They may lie
+in memory in any order; `Capabilities.channels_last` says where y lies as u does, elsewhere it is the backend's choice.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class Capabilities:
         arrays: what its methods take and give: `numpy`, or also `torch`; all arrays of a call are the same.
         gradients: True if every declared primitive has its vector-Jacobian product.
         fused: for each of the `FUSED` forms that it offers the structures, as in `primitives`.
+        channels_last: for each of `scan`, `cascade` (without window) and `joint_scan` that keeps the memory order of
+            signals, their cotangents among them, the structures: a u (batch, H, L) that lies in memory as a contiguous
+            array (batch, L, H) is read there, and y and the gradient of u are given in that order, in the same bits as
+            for a contiguous u.
     """
 
     primitives: Mapping[str, tuple[str, ...]]
@@ -67,11 +72,16 @@ class Capabilities:
     arrays: tuple[str, ...] = ("numpy",)
     gradients: bool = False
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    channels_last: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def fuses(self, form: str, structure: str) -> bool:
         """Whether the fused form is offered for systems of this structure."""
         structures = self.fused.get(form)
         return structures is not None and (not structures or structure in structures)
+
+    def keeps_channels_last(self, form: str, structure: str) -> bool:
+        """Whether this primitive or fused form keeps the memory order of signals, for systems of this structure."""
+        return structure in self.channels_last.get(form, ())
 
 
 class Gradients(NamedTuple):

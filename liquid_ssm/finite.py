@@ -19,6 +19,9 @@ def all_finite(*arrays: npt.NDArray[Any]) -> bool:
 
 
 def _finite(array: npt.NDArray[Any]) -> bool:
+    if array.ndim == 3 and not array.flags.c_contiguous:
+        # Signals may lie in memory with their channels last.
+        array = array.swapaxes(1, 2)
     if array.flags.c_contiguous:
         array = array.reshape(-1)
         if array.dtype.kind == "c":

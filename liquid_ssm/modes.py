@@ -76,6 +76,24 @@ def joins_orders(backend: Backend, structure: str, spec: ModeSpec) -> bool:
     return adjacent and backend.capabilities.fuses("joint_scan", structure)
 
 
+def keeps_channels_last(backend: Primitives, structure: str, spec: ModeSpec, *, carry: bool) -> bool:
+    """Whether all that `backend` computes y of this mode by keeps the memory order of signals.
+
+    Args:
+        carry: a state is given or asked for.
+    """
+    forms: tuple[str, ...] = ()
+    if not carry and joins_orders(backend, structure, spec):
+        forms = ("joint_scan",)
+    elif spec.mode == "truncated" or commutes(structure, spec):
+        forms = ("cascade",)
+    elif spec.mode in ("s4", "liquid") or spec.order == 1:
+        forms = ("scan",)
+    elif spec.mode == "kb" and spec.correlations == "all" and spec.window is None:
+        forms = ("scan", "cascade")
+    return bool(forms) and all(backend.capabilities.keeps_channels_last(form, structure) for form in forms)
+
+
 def scalar_inputs_only(spec: ModeSpec) -> bool:
     """Whether the mode multiplies scalar inputs (Eq. 13 to 15), which a `mimo` system does not have."""
     return spec.mode in ("kb", "pb") and spec.order > 1
@@ -129,6 +147,9 @@ def run_from(
         found = _single_step(backend, system, u, spec, start)
         if found is not None:
             return found
+    if not keeps_channels_last(backend, system.structure, spec, carry=carry):
+        # One copy, where every primitive would make its own.
+        u = u.contiguous() if is_tensor(u) else np.ascontiguousarray(u)
     if spec.mode == "liquid":
         y, final = backend.scan(system, u, start, liquid=True)
     elif spec.mode == "s4":

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from .caching import inlined
 from .simd import fma, load, splat, store, width
-from .tiles import read_rows
+from .tiles import read_signal
 
 
 @inlined
-def read_with_earlier(u, offsets, start, steps, earlier, inputs):  # type: ignore[no-untyped-def]
-    """Inputs `start` - `earlier` … `start` + `steps` - 1; zeros before the first of all."""
+def read_with_earlier(u, offsets, start, steps, apart, earlier, inputs):  # type: ignore[no-untyped-def]
+    """Inputs `start` - `earlier` … `start` + `steps` - 1 as `read_signal` has them; zeros before the first of all."""
     w = width(inputs)
     nothing = splat(inputs.dtype.type(0))
     known = min(start, earlier)
     for t in range(earlier - known):
         store(inputs, t * w, nothing)
-    read_rows(u, offsets, 0, start - known, known + steps, inputs, (earlier - known) * w)
+    read_signal(u, offsets, start - known, known + steps, apart, inputs, (earlier - known) * w)
 
 
 @inlined

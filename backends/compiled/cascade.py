@@ -11,7 +11,7 @@ import numpy as np
 from .caching import compiled, inlined
 from .scan import COMPONENTS, STEPS, clear, difference, linear_step
 from .simd import fma, load, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 
 @inlined
@@ -116,7 +116,7 @@ def three_orders(pack, o, u, steps, state, s, before, hand_on, real, imaginary):
 
 @compiled
 def cascade_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, u, y, states, order, chain, length, weight, first, end
+    packs, offsets, rows, group, u, y, states, order, chain, length, apart, weight, first, end
 ):
     """Tiles `first` … `end` - 1 of a cascade.
 
@@ -140,7 +140,7 @@ def cascade_tiles(  # type: ignore[no-untyped-def]
         n_rows = min(per_tile, rows - tile * per_tile)
         for start in range(0, length, STEPS):
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, 0)
+            read_signal(u, places, start, steps, apart, inputs, 0)
             clear(real, steps)
             clear(imaginary, steps)
             for v in range(depth):
@@ -161,4 +161,4 @@ def cascade_tiles(  # type: ignore[no-untyped-def]
                     )
                     below, before = before, below
             difference(real, imaginary, steps, weight)
-            write_rows(real, steps, group, n_rows, y, places, 0, start, block)
+            write_signal(real, steps, group, n_rows, y, places, start, apart, block)

@@ -13,7 +13,7 @@ from .cascade import first_order, next_order
 from .scan import COMPONENTS, clear
 from .scan_adjoint import STEPS, add_sums, scale, times_conjugate
 from .simd import fma, load, splat, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 
 @inlined
@@ -89,8 +89,9 @@ def _adjoint_order(  # type: ignore[no-untyped-def]
 
 @compiled
 def cascade_adjoint_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, u, grad_y, grad_u, states, adjoints, sums, order, chain, length, weight, first, end
-):
+    packs, offsets, rows, group, u, grad_y, grad_u, states, adjoints, sums, order, chain, length, apart, weight,
+    first, end,
+):  # fmt: skip
     """Tiles `first` … `end` - 1 of the adjoint of a cascade; arguments as in `cascade_tiles`, `scan_adjoint_tiles`."""
     n_packs = packs.shape[0]
     w = width(states)
@@ -113,15 +114,15 @@ def cascade_adjoint_tiles(  # type: ignore[no-untyped-def]
         for b in range(blocks):
             starts[b, :] = state
             if b + 1 < blocks:
-                read_rows(u, places, 0, b * STEPS, STEPS, inputs, 0)
+                read_signal(u, places, b * STEPS, STEPS, apart, inputs, 0)
                 for v in range(depth):
                     _mode_states(pack, v * COMPONENTS * w, inputs, STEPS, state, v * order * 2 * w, kept, order, chain)
         for back in range(blocks):
             b = blocks - 1 - back
             start = b * STEPS
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, 0)
-            read_rows(grad_y, places, 0, start, steps, outputs, 0)
+            read_signal(u, places, start, steps, apart, inputs, 0)
+            read_signal(grad_y, places, start, steps, apart, outputs, 0)
             scale(outputs, steps, weight)
             clear(gradient, steps)
             for v in range(depth):
@@ -149,4 +150,4 @@ def cascade_adjoint_tiles(  # type: ignore[no-untyped-def]
                     )
                     above, below = below, above
                     add_sums(tile_sums, o, partial, COMPONENTS * w)
-            write_rows(gradient, steps, group, n_rows, grad_u, places, 0, start, block)
+            write_signal(gradient, steps, group, n_rows, grad_u, places, start, apart, block)

@@ -12,6 +12,7 @@ from liquid_ssm.backend import Gradients
 from liquid_ssm.finite import all_finite
 from liquid_ssm.systems import DiagonalSystem
 
+from .._memory_order import MemoryOrder
 from .cascade import cascade_tiles
 from .cascade_adjoint import cascade_adjoint_tiles
 from .scan import COMPONENTS, scan_tiles
@@ -52,7 +53,7 @@ class Tiles:
 
     Args:
         system: diagonal, in the precision of u.
-        u: (batch, H, L).
+        u: (batch, H, L), read where it is in either `MemoryOrder`, in which outputs and gradients are then written.
         state_dtype: real dtype to compute in, None for u's.
         pieces: into how many pieces of equal length each row is cut, from its beginning.
         scaled: states are x / B̄.
@@ -70,14 +71,20 @@ class Tiles:
         batch, n_channels, length = u.shape
         self.dtype = np.dtype(u.dtype if state_dtype is None else state_dtype)
         self.kind = np.result_type(self.dtype, np.complex64) if system.is_complex else self.dtype
-        self.u = np.ascontiguousarray(u).reshape(-1)
+        self.memory = MemoryOrder.of(u)
+        self.u = self.memory.flat(u)
         self.layout = choose_layout(batch * n_channels * pieces, n_channels, system.n_modes, self.dtype, pieces)
         self.scaled = scaled
         self.packs = packed(system, self.layout, self.dtype, scaled)
         self.length = length // pieces
-        rows = np.arange(max(self.layout.rows, 1))
-        starts = (rows // pieces) * length + (rows % pieces) * self.length
+        piece = np.arange(pieces) * self.length * self.memory.apart
+        starts = (self.memory.starts()[:, None] + piece).reshape(-1)
         self.offsets = starts[self.layout.row_of_lane]
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """What kernels are told of time: steps of a row, and numbers from one step to the next in memory."""
+        return self.length, self.memory.apart
 
     def each(self, kernel: Any, threads: int, packs: Array, *arguments: Any) -> None:
         """kernel(packs, offsets, rows, group, u, *arguments, first, end) for all tiles, shared out to threads."""
@@ -132,10 +139,9 @@ class Tiles:
 
 def run_scan(tiles: Tiles, states: Array, *, liquid: bool, threads: int) -> Array:
     """y of all rows, in the shape that `tiles` were made for; `states` are replaced by the final ones."""
-    y = np.empty(tiles.shape, tiles.u.dtype)
-    tiles.each(
-        scan_tiles, threads, tiles.packs, y.reshape(-1), states, tiles.length, tiles.system.weight, liquid, tiles.scaled
-    )
+    y = tiles.memory.empty(tiles.u.dtype)
+    given = tiles.memory.flat(y), states, *tiles.steps, tiles.system.weight, liquid, tiles.scaled
+    tiles.each(scan_tiles, threads, tiles.packs, *given)
     return y
 
 
@@ -208,19 +214,18 @@ def scan_vjp(
     tiles = Tiles(system, u, state_dtype)
     layout = tiles.layout
     states, adjoints = tiles.planes(_rows(state)), tiles.planes(_rows(grad_state))
-    grad_u = np.empty(u.shape, u.dtype)
-    cotangent = np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)
+    grad_u = tiles.memory.empty(u.dtype)
     sums = np.zeros((layout.tiles, layout.depth * COMPONENTS * layout.lanes))
     tiles.each(
         scan_adjoint_tiles,
         threads,
         tiles.packs,
-        cotangent.reshape(-1),
-        grad_u.reshape(-1),
+        tiles.memory.cotangent(grad_y, u.dtype),
+        tiles.memory.flat(grad_u),
         states,
         adjoints,
         sums,
-        tiles.length,
+        *tiles.steps,
         system.weight,
         liquid,
     )
@@ -240,8 +245,9 @@ def cascade(
     """Eq. 12, or the chains of Eq. 14: y (batch, H, L) and the final states (batch, order, H, M)."""
     tiles = Tiles(system, u, state_dtype)
     planes = tiles.orders_in(states, order)
-    y = np.empty(u.shape, u.dtype)
-    tiles.each(cascade_tiles, threads, tiles.packs, y.reshape(-1), planes, order, chain, tiles.length, system.weight)
+    y = tiles.memory.empty(u.dtype)
+    given = tiles.memory.flat(y), planes, order, chain, *tiles.steps, system.weight
+    tiles.each(cascade_tiles, threads, tiles.packs, *given)
     return y, tiles.orders_out(planes, order)
 
 
@@ -261,21 +267,20 @@ def cascade_vjp(
     tiles = Tiles(system, u, state_dtype)
     layout = tiles.layout
     planes, adjoints = tiles.orders_in(states, order), tiles.orders_in(grad_states, order)
-    grad_u = np.empty(u.shape, u.dtype)
-    cotangent = np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)
+    grad_u = tiles.memory.empty(u.dtype)
     sums = np.zeros((layout.tiles, layout.depth * COMPONENTS * layout.lanes))
     tiles.each(
         cascade_adjoint_tiles,
         threads,
         tiles.packs,
-        cotangent.reshape(-1),
-        grad_u.reshape(-1),
+        tiles.memory.cotangent(grad_y, u.dtype),
+        tiles.memory.flat(grad_u),
         planes,
         adjoints,
         sums,
         order,
         chain,
-        tiles.length,
+        *tiles.steps,
         system.weight,
     )
     return Gradients(tiles.gradients(sums), grad_u, tiles.orders_out(adjoints, order))

@@ -17,7 +17,7 @@ from .caching import compiled, inlined
 from .diagonal import Tiles, can_scale
 from .scan import STEPS, clear, difference, linear_step
 from .simd import fma, load, splat, store, width
-from .tiles import write_rows
+from .tiles import write_signal
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +84,7 @@ def _one_mode(pack, o, products, steps, order, state, s, real, imaginary, scaled
 
 @compiled
 def joint_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, u, y, states, order, length, weight, scaled, first, end
+    packs, offsets, rows, group, u, y, states, order, length, apart, weight, scaled, first, end
 ):
     """Tiles `first` … `end` - 1.
 
@@ -107,7 +107,7 @@ def joint_tiles(  # type: ignore[no-untyped-def]
         n_rows = min(per_tile, rows - tile * per_tile)
         for start in range(0, length, STEPS):
             steps = min(STEPS, length - start)
-            read_with_earlier(u, places, start, steps, order - 1, inputs)
+            read_with_earlier(u, places, start, steps, apart, order - 1, inputs)
             multiply(inputs, products, steps, order)
             clear(real, steps)
             clear(imaginary, steps)
@@ -122,7 +122,7 @@ def joint_tiles(  # type: ignore[no-untyped-def]
                 _one_mode(pack, v * components * w, products, steps, order, state, v * 2 * w, real, imaginary, scaled)
                 v += 1
             difference(real, imaginary, steps, weight)
-            write_rows(real, steps, group, n_rows, y, places, 0, start, block)
+            write_signal(real, steps, group, n_rows, y, places, start, apart, block)
 
 
 def powers_of(B_bar: Array, order: int) -> list[Array]:
@@ -153,11 +153,11 @@ def joint_scan(
     """
     scaled = can_scale(system, u, state_dtype)
     tiles = Tiles(system, u, state_dtype)
-    y, states = np.empty(u.shape, u.dtype), tiles.planes(None)
+    y, states = tiles.memory.empty(u.dtype), tiles.planes(None)
     powers = powers_of(system.B_bar, order)
     C = system.C * powers[0] if scaled else system.C
     packs = packed_orders(tiles, C, [np.ones_like(powers[0]), *powers[:-1]] if scaled else powers)
-    tiles.each(joint_tiles, threads, packs, y.reshape(-1), states, order, tiles.length, system.weight, scaled)
+    tiles.each(joint_tiles, threads, packs, tiles.memory.flat(y), states, order, *tiles.steps, system.weight, scaled)
     return y
 
 

@@ -17,7 +17,7 @@ from .joint import of_input, packed_orders, powers_of
 from .scan import clear, linear_step
 from .scan_adjoint import STEPS, add_sums, scale, times_conjugate
 from .simd import fma, load, splat, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_rows, write_signal
 
 Array = npt.NDArray[Any]
 
@@ -75,8 +75,8 @@ def _adjoint_mode(pack, o, g, steps, kept, adjoint, s, cotangents, partial):  # 
 
 @compiled
 def joint_adjoint_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, u, before, grad_y, grad_u, grad_before, states, adjoints, sums, order, length, weight,
-    first, end,
+    packs, offsets, rows, group, u, before, grad_y, grad_u, grad_before, states, adjoints, sums, order, length, apart,
+    weight, first, end,
 ):  # fmt: skip
     """Tiles `first` … `end` - 1 of the adjoint of `joint_tiles` with states that are not scaled.
 
@@ -108,7 +108,7 @@ def joint_adjoint_tiles(  # type: ignore[no-untyped-def]
         for b in range(blocks):
             starts[b, :] = state
             if b + 1 < blocks:
-                read_with_earlier(u, places, b * STEPS, STEPS, earlier, inputs)
+                read_with_earlier(u, places, b * STEPS, STEPS, apart, earlier, inputs)
                 multiply(inputs, products, STEPS, order)
                 for v in range(depth):
                     _states(pack, v * components * w, products, order, STEPS, state, v * 2 * w, kept, False)
@@ -117,9 +117,9 @@ def joint_adjoint_tiles(  # type: ignore[no-untyped-def]
             b = blocks - 1 - back
             start = b * STEPS
             steps = min(STEPS, length - start)
-            read_with_earlier(u, places, start, steps, earlier, inputs)
+            read_with_earlier(u, places, start, steps, apart, earlier, inputs)
             multiply(inputs, products, steps, order)
-            read_rows(grad_y, places, 0, start, steps, outputs, 0)
+            read_signal(grad_y, places, start, steps, apart, outputs, 0)
             scale(outputs, steps, weight)
             clear(of_products, steps * order)
             for v in range(depth):
@@ -131,7 +131,7 @@ def joint_adjoint_tiles(  # type: ignore[no-untyped-def]
                 power_sums(pack, powers, products, steps, order, cotangents, 0, 2 * w, of_products, of_powers)
                 add_sums(tile_sums, o, partial, components * w)
             pull_back(inputs, products, of_products, steps, order, gradient)
-            write_rows(gradient[earlier * w :], steps, group, n_rows, grad_u, places, 0, start, block)
+            write_signal(gradient[earlier * w :], steps, group, n_rows, grad_u, places, start, apart, block)
             if b > 0:
                 hand_back(gradient, earlier, STEPS)
         write_rows(gradient, earlier, group, n_rows, grad_before, before[tile], 0, 0, block)
@@ -159,8 +159,7 @@ def joint_vjp(
     layout, earlier = tiles.layout, order - 1
     packs = packed_orders(tiles, system.C, powers_of(system.B_bar, order))
     states, adjoints = tiles.planes(None), tiles.planes(None)
-    grad_u, grad_before = np.empty(u.shape, u.dtype), np.empty((*u.shape[:2], earlier), u.dtype)
-    cotangent = np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)
+    grad_u, grad_before = tiles.memory.empty(u.dtype), np.empty((*u.shape[:2], earlier), u.dtype)
     components = FIXED + 2 * order
     sums = np.zeros((layout.tiles, layout.depth * components * layout.lanes))
     tiles.each(
@@ -168,14 +167,14 @@ def joint_vjp(
         threads,
         packs,
         layout.row_of_lane * earlier,
-        cotangent.reshape(-1),
-        grad_u.reshape(-1),
+        tiles.memory.cotangent(grad_y, u.dtype),
+        tiles.memory.flat(grad_u),
         grad_before.reshape(-1),
         states,
         adjoints,
         sums,
         order,
-        tiles.length,
+        *tiles.steps,
         system.weight,
     )
     parts = layout.unpacked(sums.reshape(layout.tiles, layout.depth, components, layout.lanes))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from liquid_ssm.backend import Gradients
 from liquid_ssm.systems import DPLRSystem
 
+from .._memory_order import MemoryOrder
 from .lowrank_adjoint import lowrank_adjoint_tiles
 from .lowrank_forward import CHAIN, LINEAR, LIQUID, TRUNCATED, lowrank_tiles
 from .lowrank_sweep import FACTORS, PER_RANK
@@ -48,7 +49,7 @@ class Tiles:
 
     Args:
         system: in the precision of u.
-        u: (batch, H, L).
+        u: (batch, H, L), read where it is in either `MemoryOrder`, in which outputs and gradients are then written.
         kind, order: of the recurrence.
         state_dtype: real dtype to compute in, None for u's.
     """
@@ -62,7 +63,8 @@ class Tiles:
         # A system without a low-rank part gets one that is zero.
         self.rank = max(1, system.rank)
         self.layout = layout_of(batch * n_channels, n_channels, system.n_modes, self.rank, self.dtype)
-        self.offsets = self.layout.row_of_lane * self.length
+        self.memory = MemoryOrder.of(u)
+        self.offsets = self.memory.starts()[self.layout.row_of_lane]
         self.arguments = (
             self.offsets,
             self.layout.rows,
@@ -71,8 +73,13 @@ class Tiles:
             system.conjugate_pairs,
             order,
             _CODES[kind],
-            np.ascontiguousarray(u).reshape(-1),
+            self.memory.flat(u),
         )
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """What kernels are told of time: steps of a row, and numbers from one step to the next in memory."""
+        return self.length, self.memory.apart
 
     @property
     def components(self) -> int:
@@ -165,12 +172,9 @@ def lowrank_run(
         holds with fused=True, pairwise=False.
     """
     tiles = Tiles(system, u, kind, order, state_dtype)
-    packs, states, y = tiles.packs(), tiles.states_in(state), np.empty(u.shape, u.dtype)
-    share(
-        lambda first, end: lowrank_tiles(packs, *tiles.arguments, y.reshape(-1), states, tiles.length, first, end),
-        tiles.layout.tiles,
-        threads,
-    )
+    packs, states, y = tiles.packs(), tiles.states_in(state), tiles.memory.empty(u.dtype)
+    given = packs, *tiles.arguments, tiles.memory.flat(y), states, *tiles.steps
+    share(lambda first, end: lowrank_tiles(*given, first, end), tiles.layout.tiles, threads)
     return y, tiles.states_out(states)
 
 
@@ -196,8 +200,8 @@ def lowrank_vjp(
     layout = tiles.layout
     packs, turned_packs = tiles.packs(), tiles.packs(adjoint=True)
     states, cotangents = tiles.states_in(state), tiles.states_in(grad_state)
-    grad_u = np.empty(u.shape, u.dtype)
-    of_y = (np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)).reshape(-1)
+    grad_u = tiles.memory.empty(u.dtype)
+    of_y = tiles.memory.cotangent(grad_y, u.dtype)
     totals = np.zeros((layout.tiles, layout.depth * tiles.components * layout.lanes))
 
     def work(first: int, end: int) -> None:
@@ -206,11 +210,11 @@ def lowrank_vjp(
             turned_packs,
             *tiles.arguments,
             of_y,
-            grad_u.reshape(-1),
+            tiles.memory.flat(grad_u),
             states,
             cotangents,
             totals,
-            tiles.length,
+            *tiles.steps,
             first,
             end,
         )

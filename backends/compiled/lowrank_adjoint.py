@@ -11,7 +11,7 @@ from .lowrank_forward import CHAIN, LIQUID, STEPS, TRUNCATED, advance, copy, sta
 from .lowrank_lanes import aligned
 from .lowrank_sweep import DRIVE, FACTORS, OUTPUT, PER_RANK, product, sweep
 from .simd import fma, load, splat, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 
 @inlined
@@ -187,7 +187,7 @@ def collect(  # type: ignore[no-untyped-def]
 @compiled
 def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
     packs, turned_packs, offsets, rows, group, rank, paired, order, kind, u, grad_y, grad_u, states, cotangents, totals,
-    length, first, end,
+    length, apart, first, end,
 ):  # fmt: skip
     """Tiles `first` … `end` - 1 of the adjoint of `lowrank_tiles`, whose arguments it takes besides.
 
@@ -224,7 +224,7 @@ def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
         for b in range(blocks):
             copy(now, 0, kept, b * count * w, count)
             if b < blocks - 1:
-                read_rows(u, places, 0, b * STEPS, STEPS, inputs, 0)
+                read_signal(u, places, b * STEPS, STEPS, apart, inputs, 0)
                 advance(
                     pack, depth, rank, paired, group, order, kind, inputs, STEPS, now, 2 * w, 0, low_rank, s, du, False
                 )  # fmt: skip
@@ -234,8 +234,8 @@ def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
             b = blocks - 1 - k
             begin = b * STEPS
             steps = min(STEPS, length - begin)
-            read_rows(u, places, 0, begin, steps, inputs, 0)
-            read_rows(grad_y, places, 0, begin, steps, g, 0)
+            read_signal(u, places, begin, steps, apart, inputs, 0)
+            read_signal(grad_y, places, begin, steps, apart, g, 0)
             for i in range(count // 2):
                 copy(kept, (b * count + 2 * i) * w, x, i * stride, 2)
             start(pack, depth, rank, paired, group, order, x, stride, 0, s)
@@ -251,6 +251,6 @@ def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
                 pack, depth, rank, paired, order, kind, inputs, g, steps, x, n, stride, s, turned, part, du, scratch,
                 totals[tile],
             )  # fmt: skip
-            write_rows(du, steps, group, n_rows, grad_u, places, 0, begin, block)
+            write_signal(du, steps, group, n_rows, grad_u, places, begin, apart, block)
         for i in range(count // 2):
             copy(n, i * stride, cotangents[tile], i * 2 * w, 2)

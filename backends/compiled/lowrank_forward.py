@@ -9,7 +9,7 @@ from .caching import compiled, inlined
 from .lowrank_lanes import aligned
 from .lowrank_sweep import DRIVE, FACTORS, PER_RANK, project, sweep
 from .simd import load, splat, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 # Time steps of a block: its inputs and outputs stay in the first-level cache, its set-up costs little.
 STEPS = 64
@@ -83,7 +83,7 @@ def copy(source, start, target, to, count):  # type: ignore[no-untyped-def]
 
 @compiled
 def lowrank_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, rank, paired, order, kind, u, y, states, length, first, end
+    packs, offsets, rows, group, rank, paired, order, kind, u, y, states, length, apart, first, end
 ):
     """Tiles `first` … `end` - 1.
 
@@ -93,6 +93,7 @@ def lowrank_tiles(  # type: ignore[no-untyped-def]
         rows: number of rows; lanes beyond them are computed and dropped.
         rank: at least 1.
         u, y: one-dimensional; `y` is written.
+        apart: numbers from one time step of a row to the next in `u` and `y`.
         states: (tiles, order · depth · 2 · W), in the dtype of the computation; replaced by the final ones.
     """
     w = width(states)
@@ -109,9 +110,9 @@ def lowrank_tiles(  # type: ignore[no-untyped-def]
         start(pack, depth, rank, paired, group, order, x, 2 * w, 0, s)
         for begin in range(0, length, STEPS):
             steps = min(STEPS, length - begin)
-            read_rows(u, places, 0, begin, steps, inputs, 0)
+            read_signal(u, places, begin, steps, apart, inputs, 0)
             advance(
                 pack, depth, rank, paired, group, order, kind, inputs, steps, x, 2 * w, 0, low_rank, s, outputs, True
             )  # fmt: skip
-            write_rows(outputs, steps, group, n_rows, y, places, 0, begin, block)
+            write_signal(outputs, steps, group, n_rows, y, places, begin, apart, block)
         copy(x, 0, states[tile], 0, count)

@@ -25,7 +25,7 @@ from .lowrank_sweep import DRIVE, FACTORS, OUTPUT, PER_RANK, coupled, joined, lo
 from .scan import clear, linear_step
 from .simd import fma, load, splat, store, width
 from .threads import share
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_rows, write_signal
 
 Array = npt.NDArray[Any]
 
@@ -88,7 +88,7 @@ def joint_advance(  # type: ignore[no-untyped-def]
 
 @compiled
 def lowrank_joint_tiles(  # type: ignore[no-untyped-def]
-    packs, powers, offsets, rows, group, rank, paired, order, u, y, states, length, first, end
+    packs, powers, offsets, rows, group, rank, paired, order, u, y, states, length, apart, first, end
 ):
     """Tiles `first` … `end` - 1.
 
@@ -113,12 +113,12 @@ def lowrank_joint_tiles(  # type: ignore[no-untyped-def]
         start(pack, depth, rank, paired, group, 1, x, 2 * w, 0, s)
         for begin in range(0, length, STEPS):
             steps = min(STEPS, length - begin)
-            read_with_earlier(u, places, begin, steps, order - 1, inputs)
+            read_with_earlier(u, places, begin, steps, apart, order - 1, inputs)
             multiply(inputs, products, steps, order)
             joint_advance(
                 pack, power, depth, rank, paired, group, order, products, steps, x, 2 * w, 0, low_rank, s, outputs, True
             )  # fmt: skip
-            write_rows(outputs, steps, group, n_rows, y, places, 0, begin, block)
+            write_signal(outputs, steps, group, n_rows, y, places, begin, apart, block)
         copy(x, 0, states[tile], 0, count)
 
 
@@ -174,7 +174,7 @@ def joint_collect(  # type: ignore[no-untyped-def]
 @compiled
 def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
     packs, turned_packs, powers, offsets, before, rows, group, rank, paired, order, u, grad_y, grad_u, grad_before,
-    cotangents, totals, power_totals, length, first, end,
+    cotangents, totals, power_totals, length, apart, first, end,
 ):  # fmt: skip
     """Tiles `first` … `end` - 1 of the adjoint of `lowrank_joint_tiles`, whose arguments it takes besides.
 
@@ -212,7 +212,7 @@ def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
         for b in range(blocks):
             copy(now, 0, kept, b * count * w, count)
             if b < blocks - 1:
-                read_with_earlier(u, places, b * STEPS, STEPS, earlier, inputs)
+                read_with_earlier(u, places, b * STEPS, STEPS, apart, earlier, inputs)
                 multiply(inputs, products, STEPS, order)
                 joint_advance(
                     pack, power, depth, rank, paired, group, order, products, STEPS, now, 2 * w, 0, low_rank, s, g,
@@ -225,9 +225,9 @@ def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
             b = blocks - 1 - k
             begin = b * STEPS
             steps = min(STEPS, length - begin)
-            read_with_earlier(u, places, begin, steps, earlier, inputs)
+            read_with_earlier(u, places, begin, steps, apart, earlier, inputs)
             multiply(inputs, products, steps, order)
-            read_rows(grad_y, places, 0, begin, steps, g, 0)
+            read_signal(grad_y, places, begin, steps, apart, g, 0)
             for v in range(depth):
                 copy(kept, (b * count + 2 * v) * w, x, v * stride, 2)
             start(pack, depth, rank, paired, group, 1, x, stride, 0, s)
@@ -244,7 +244,7 @@ def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
                 of_powers, totals[tile], power_totals[tile],
             )  # fmt: skip
             pull_back(inputs, products, of_products, steps, order, gradient)
-            write_rows(gradient[earlier * w :], steps, group, n_rows, grad_u, places, 0, begin, block)
+            write_signal(gradient[earlier * w :], steps, group, n_rows, grad_u, places, begin, apart, block)
             if b > 0:
                 hand_back(gradient, earlier, STEPS)
         write_rows(gradient, earlier, group, n_rows, grad_before, before[tile], 0, 0, block)
@@ -261,13 +261,13 @@ def lowrank_joint_scan(
     subtracted from a sum that has the drive in it.
     """
     tiles = Tiles(system, u, "linear", 1, state_dtype)
-    packs, powers, states, y = tiles.packs(), _powers(tiles, order), tiles.states_in(None), np.empty(u.shape, u.dtype)
+    packs, powers, states, y = tiles.packs(), _powers(tiles, order), tiles.states_in(None), tiles.memory.empty(u.dtype)
     offsets, rows, group, rank, paired, _, _, given = tiles.arguments
 
     def work(first: int, end: int) -> None:
         lowrank_joint_tiles(
-            packs, powers, offsets, rows, group, rank, paired, order, given, y.reshape(-1), states, tiles.length,
-            first, end,
+            packs, powers, offsets, rows, group, rank, paired, order, given, tiles.memory.flat(y), states,
+            *tiles.steps, first, end,
         )  # fmt: skip
 
     share(work, tiles.layout.tiles, threads)
@@ -291,8 +291,8 @@ def lowrank_joint_vjp(
     layout, earlier = tiles.layout, order - 1
     packs, turned_packs, powers = tiles.packs(), tiles.packs(adjoint=True), _powers(tiles, order)
     cotangents = tiles.states_in(None)
-    grad_u, grad_before = np.empty(u.shape, u.dtype), np.empty((*u.shape[:2], earlier), u.dtype)
-    of_y = (np.zeros(u.shape, u.dtype) if grad_y is None else np.ascontiguousarray(grad_y)).reshape(-1)
+    grad_u, grad_before = tiles.memory.empty(u.dtype), np.empty((*u.shape[:2], earlier), u.dtype)
+    of_y = tiles.memory.cotangent(grad_y, u.dtype)
     totals = np.zeros((layout.tiles, layout.depth * tiles.components * layout.lanes))
     power_totals = np.zeros((layout.tiles, layout.depth * 2 * order * layout.lanes))
     offsets, rows, group, rank, paired, _, _, given = tiles.arguments
@@ -300,7 +300,7 @@ def lowrank_joint_vjp(
     def work(first: int, end: int) -> None:
         lowrank_joint_adjoint_tiles(
             packs, turned_packs, powers, offsets, layout.row_of_lane * earlier, rows, group, rank, paired, order, given,
-            of_y, grad_u.reshape(-1), grad_before.reshape(-1), cotangents, totals, power_totals, tiles.length,
+            of_y, tiles.memory.flat(grad_u), grad_before.reshape(-1), cotangents, totals, power_totals, *tiles.steps,
             first, end,
         )  # fmt: skip
 

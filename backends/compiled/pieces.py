@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from liquid_ssm.systems import DiagonalSystem
 
+from .._memory_order import MemoryOrder
 from .caching import compiled, inlined
 from .diagonal import Tiles, run_scan, scan
 from .scan import COMPONENTS, STEPS, linear_step, liquid_step
 from .simd import VECTOR_BYTES, fma, load, splat, store, width
 from .threads import share
-from .tiles import read_rows
+from .tiles import read_signal
 
 Array = npt.NDArray[Any]
 
@@ -66,7 +67,7 @@ def _summary_mode(pack, o, u, steps, state, product, s, liquid):  # type: ignore
 
 
 @compiled
-def summary_tiles(packs, offsets, u, states, products, length, liquid, first, end):  # type: ignore[no-untyped-def]
+def summary_tiles(packs, offsets, u, states, products, length, apart, liquid, first, end):  # type: ignore[no-untyped-def]
     """The first pass over tiles `first` … `end` - 1; `states` and `products` as in `scan_tiles`, both written."""
     n_packs = packs.shape[0]
     w = width(states)
@@ -80,7 +81,7 @@ def summary_tiles(packs, offsets, u, states, products, length, liquid, first, en
             store(product, (2 * v + 1) * w, zero)
         for start in range(0, length, STEPS):
             steps = min(STEPS, length - start)
-            read_rows(u, offsets[tile], 0, start, steps, inputs, 0)
+            read_signal(u, offsets[tile], start, steps, apart, inputs, 0)
             for v in range(depth):
                 _summary_mode(pack, v * COMPONENTS * w, inputs, steps, state, product, v * 2 * w, liquid)
 
@@ -107,7 +108,7 @@ def scan_in_pieces(
     ends, products = tiles.planes(None), tiles.planes(None)
 
     def summarise(first: int, end: int) -> None:
-        summary_tiles(tiles.packs, tiles.offsets, tiles.u, ends, products, tiles.length, liquid, first, end)
+        summary_tiles(tiles.packs, tiles.offsets, tiles.u, ends, products, *tiles.steps, liquid, first, end)
 
     share(summarise, layout.tiles, threads)
     from_rest, factors = (tiles.rows(planes).reshape(by_piece) for planes in (ends, products))
@@ -116,7 +117,7 @@ def scan_in_pieces(
     for i in range(pieces):
         starts[:, :, i] = x
         x = factors[:, :, i] * x + from_rest[:, :, i]
-    y = np.empty(u.shape, u.dtype)
+    y = MemoryOrder.of(u).empty(u.dtype)
     states = tiles.planes(starts.reshape(layout.rows, system.n_modes))
     y[..., :whole] = run_scan(tiles, states, liquid=liquid, threads=threads)
     final = tiles.rows(states).reshape(by_piece)[:, :, -1]

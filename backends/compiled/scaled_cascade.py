@@ -18,7 +18,7 @@ from .caching import compiled, inlined
 from .diagonal import Tiles
 from .scan import STEPS, clear, difference, linear_step, scaled_step
 from .simd import fma, load, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 Array = npt.NDArray[Any]
 
@@ -67,7 +67,9 @@ def _three_orders(pack, o, u, steps, state, s, real, imaginary):  # type: ignore
 
 
 @compiled
-def scaled_cascade_tiles(packs, offsets, rows, group, u, y, states, order, length, weight, first, end):  # type: ignore[no-untyped-def]
+def scaled_cascade_tiles(  # type: ignore[no-untyped-def]
+    packs, offsets, rows, group, u, y, states, order, length, apart, weight, first, end
+):
     """Tiles `first` … `end` - 1.
 
     Args:
@@ -89,7 +91,7 @@ def scaled_cascade_tiles(packs, offsets, rows, group, u, y, states, order, lengt
         n_rows = min(per_tile, rows - tile * per_tile)
         for start in range(0, length, STEPS):
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, 0)
+            read_signal(u, places, start, steps, apart, inputs, 0)
             clear(real, steps)
             clear(imaginary, steps)
             for v in range(depth):
@@ -99,7 +101,7 @@ def scaled_cascade_tiles(packs, offsets, rows, group, u, y, states, order, lengt
                 else:
                     _three_orders(pack, o, inputs, steps, state, s, real, imaginary)
             difference(real, imaginary, steps, weight)
-            write_rows(real, steps, group, n_rows, y, places, 0, start, block)
+            write_signal(real, steps, group, n_rows, y, places, start, apart, block)
 
 
 def scaled_cascade(
@@ -113,13 +115,14 @@ def scaled_cascade(
     of the read-out passes the sum of the orders, then that of the modes.
     """
     tiles = Tiles(system, u)
-    layout, y = tiles.layout, np.empty(u.shape, u.dtype)
+    layout, y = tiles.layout, tiles.memory.empty(u.dtype)
     powers = np.cumprod(np.repeat(system.B_bar.astype(np.complex128)[None], order, axis=0), axis=0)
     planes = [part for p in (system.A_bar, *(system.C * powers)) for part in (p.real, p.imag)]
     packs = layout.packed(planes, tiles.dtype).reshape(layout.packs, layout.depth * len(planes) * layout.lanes)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = tiles.orders_in(None if states is None else (states / powers).astype(np.complex64), order)
-        tiles.each(scaled_cascade_tiles, threads, packs, y.reshape(-1), scaled, order, tiles.length, system.weight)
+        given = packs, tiles.memory.flat(y), scaled, order, *tiles.steps, system.weight
+        tiles.each(scaled_cascade_tiles, threads, *given)
         # An infinite or undefined number in a state stays there, so the final states tell of all steps.
         if not all_finite(scaled):
             return None

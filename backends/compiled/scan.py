@@ -10,7 +10,7 @@ import numpy as np
 
 from .caching import compiled, inlined
 from .simd import fma, load, splat, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 # Time steps of a block: its inputs and outputs stay in the first-level cache, its set-up costs little.
 STEPS = 64
@@ -114,7 +114,7 @@ def difference(real, imaginary, steps, weight):  # type: ignore[no-untyped-def]
 
 @compiled
 def scan_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, u, y, states, length, weight, liquid, scaled, first, end
+    packs, offsets, rows, group, u, y, states, length, apart, weight, liquid, scaled, first, end
 ):
     """Tiles `first` … `end` - 1 of a scan.
 
@@ -123,6 +123,7 @@ def scan_tiles(  # type: ignore[no-untyped-def]
         offsets: (tiles, W) where the row of each lane begins in `u` and `y`.
         rows: number of rows; lanes beyond them are computed and dropped.
         u, y: one-dimensional; `y` is written.
+        apart: numbers from one time step of a row to the next in `u` and `y`.
         states: (tiles, depth · 2 · W), in the dtype of the computation; replaced by the final ones.
         weight: 1 or 2.
         scaled: states are x / B̄, and the packs hold C ∘ B̄ for C.
@@ -140,9 +141,9 @@ def scan_tiles(  # type: ignore[no-untyped-def]
         n_rows = min(per_tile, rows - tile * per_tile)
         for start in range(0, length, STEPS):
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, 0)
+            read_signal(u, places, start, steps, apart, inputs, 0)
             clear(real, steps)
             clear(imaginary, steps)
             scan_block(pack, depth, inputs, steps, state, real, imaginary, liquid, scaled)
             difference(real, imaginary, steps, weight)
-            write_rows(real, steps, group, n_rows, y, places, 0, start, block)
+            write_signal(real, steps, group, n_rows, y, places, start, apart, block)

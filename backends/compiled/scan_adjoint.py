@@ -12,7 +12,7 @@ import numpy as np
 from .caching import compiled, inlined
 from .scan import COMPONENTS, clear, linear_step, liquid_step
 from .simd import fma, load, splat, store, width
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 # Steps between stored states: two numbers per mode for every 128 steps, and 128 states of one mode in the cache.
 STEPS = 128
@@ -137,12 +137,12 @@ def scale(buffer, steps, weight):  # type: ignore[no-untyped-def]
 
 @compiled
 def scan_adjoint_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, u, grad_y, grad_u, states, adjoints, sums, length, weight, liquid, first, end
+    packs, offsets, rows, group, u, grad_y, grad_u, states, adjoints, sums, length, apart, weight, liquid, first, end
 ):
     """Tiles `first` … `end` - 1 of the adjoint of a scan.
 
     Args:
-        packs, offsets, rows, group, u, length, weight, liquid: as in `scan_tiles`.
+        packs, offsets, rows, group, u, length, apart, weight, liquid: as in `scan_tiles`.
         grad_y: cotangent of the output, like `u`; `grad_u`: written.
         states: (tiles, depth · 2 · W), the initial ones; overwritten.
         adjoints: cotangent of the final state; replaced by that of the initial one.
@@ -167,7 +167,7 @@ def scan_adjoint_tiles(  # type: ignore[no-untyped-def]
         for b in range(blocks):
             starts[b, :] = state
             if b + 1 < blocks:
-                read_rows(u, places, 0, b * STEPS, STEPS, inputs, 0)
+                read_signal(u, places, b * STEPS, STEPS, apart, inputs, 0)
                 if liquid:
                     for v in range(depth):
                         _states(pack, v * COMPONENTS * w, inputs, STEPS, state, v * 2 * w, kept, False, True)
@@ -177,8 +177,8 @@ def scan_adjoint_tiles(  # type: ignore[no-untyped-def]
             b = blocks - 1 - back
             start = b * STEPS
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, 0)
-            read_rows(grad_y, places, 0, start, steps, outputs, 0)
+            read_signal(u, places, start, steps, apart, inputs, 0)
+            read_signal(grad_y, places, start, steps, apart, outputs, 0)
             scale(outputs, steps, weight)
             clear(gradient, steps)
             for v in range(depth):
@@ -186,4 +186,4 @@ def scan_adjoint_tiles(  # type: ignore[no-untyped-def]
                 _states(pack, o, inputs, steps, starts[b], s, kept, True, liquid)
                 _adjoint_mode(pack, o, inputs, outputs, steps, kept, adjoint, s, gradient, partial, liquid)
                 add_sums(tile_sums, o, partial, COMPONENTS * w)
-            write_rows(gradient, steps, group, n_rows, grad_u, places, 0, start, block)
+            write_signal(gradient, steps, group, n_rows, grad_u, places, start, apart, block)

@@ -92,6 +92,20 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def load_as(typing: Any, array: Any, index: Any, like: Any) -> Any:
+    """As many numbers at `index` of a contiguous one-dimensional array as a vector of `like` has, in its dtype."""
+    result = _vector_of(like.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        narrow = ir.VectorType(context.get_value_type(array.dtype), result.lanes)
+        at = _pointer(context, builder, signature.args[0], args[0], args[1], narrow)
+        value = builder.load(at, align=array.dtype.bitwidth // 8)
+        return _converted(builder, value, array.dtype, like.dtype, result.lanes, context)
+
+    return result(array, types.intp, like), generate
+
+
+@intrinsic
 def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     """Write a vector to `index` of a contiguous one-dimensional array, rounded to its dtype."""
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .caching import inlined
-from .simd import VECTOR_BYTES, gather_block, load, store, transpose_block, width
+from .simd import VECTOR_BYTES, from_lane, gather_block, load, load_as, splat, store, transpose_block, width
 
 Array = npt.NDArray[Any]
 
@@ -169,3 +169,81 @@ def write_rows(source, steps, group, n_rows, y, offsets, first, start, block):  
             for g in range(1, group):
                 number += source[t * w + r * group + g]
             y[offsets[first + r * group] + start + t] = number
+
+
+@inlined
+def are_adjacent(offsets):  # type: ignore[no-untyped-def]
+    """Whether the lanes are rows that begin beside each other."""
+    adjacent = True
+    for lane in range(1, offsets.shape[0]):
+        adjacent = adjacent and offsets[lane] == offsets[0] + lane
+    return adjacent
+
+
+@inlined
+def lanes_per_row(offsets):  # type: ignore[no-untyped-def]
+    """How many lanes hold the same row, the first one."""
+    group = 1
+    while group < offsets.shape[0] and offsets[group] == offsets[0]:
+        group += 1
+    return group
+
+
+@inlined
+def read_signal(u, offsets, start, steps, apart, target, index):  # type: ignore[no-untyped-def]
+    """target[index + W·t + l] = u[offsets[l] + (start + t)·apart], t < steps: `read_rows` in either memory order.
+
+    Args:
+        offsets: of the lanes of one tile.
+        apart: numbers from one time step of a row to the next, 1 or, channels last, H: then lanes for consecutive rows
+            are one vector in memory.
+    """
+    w = width(target)
+    if apart == 1:
+        read_rows(u, offsets, 0, start, steps, target, index)
+        return
+    if are_adjacent(offsets):
+        for t in range(steps):
+            store(target, index + t * w, load_as(u, offsets[0] + (start + t) * apart, target))
+        return
+    group = lanes_per_row(offsets)
+    for t in range(steps):
+        at = (start + t) * apart
+        if group == 1:
+            for lane in range(w):
+                target[index + t * w + lane] = u[offsets[lane] + at]
+        else:
+            now = splat(target.dtype.type(u[offsets[0] + at]))
+            for lane in range(group, w, group):
+                now = from_lane(lane, splat(target.dtype.type(u[offsets[lane] + at])), now)
+            store(target, index + t * w, now)
+
+
+@inlined
+def write_signal(source, steps, group, n_rows, y, offsets, start, apart, block):  # type: ignore[no-untyped-def]
+    """y[offsets[r·group] + (start + t)·apart] = Σ_g source[W·t + r·group + g]: `write_rows` in either memory order."""
+    w = width(source)
+    if apart == 1:
+        write_rows(source, steps, group, n_rows, y, offsets, 0, start, block)
+        return
+    if n_rows == w and are_adjacent(offsets):
+        for t in range(steps):
+            store(y, offsets[0] + (start + t) * apart, load(source, t * w))
+        return
+    whole = steps - steps % w if group > 1 else 0
+    for t in range(0, whole, w):
+        transpose_block(source, t * w, block, 0)
+        for r in range(n_rows):
+            lane = r * group * w
+            summed = load(block, lane)
+            for g in range(1, group):
+                summed = summed + load(block, lane + g * w)
+            store(block, lane, summed)
+            for i in range(w):
+                y[offsets[r * group] + (start + t + i) * apart] = block[lane + i]
+    for t in range(whole, steps):
+        for r in range(n_rows):
+            number = source[t * w + r * group]
+            for g in range(1, group):
+                number += source[t * w + r * group + g]
+            y[offsets[r * group] + (start + t) * apart] = number

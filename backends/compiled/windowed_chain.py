@@ -52,6 +52,8 @@ def windowed_chain(system: DiagonalSystem | DPLRSystem, u: Array, order: int, wi
     References:
         Eq. 14 with all indices in the newest L̃ inputs.
     """
+    # The kernels of windows read row after row.
+    u = np.ascontiguousarray(u)
     if window >= u.shape[-1]:
         return _whole(system, u, order, threads)
     if isinstance(system, DPLRSystem):
@@ -100,6 +102,7 @@ def windowed_chain_vjp(
     if grad_y is None:
         zeros = {name: np.zeros(p.shape, p.dtype) for name, p in system.parameters.items()}
         return Gradients(zeros, np.zeros(u.shape, u.dtype), None)
+    u = np.ascontiguousarray(u)
     if window >= u.shape[-1]:
         return _whole_vjp(system, u, grad_y, order, threads)
     if isinstance(system, DPLRSystem):

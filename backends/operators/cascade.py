@@ -8,8 +8,17 @@ import torch
 
 from . import checks
 from .batching import Place
-from .library import PARAMETERS, Call, by_argument, differentiable, differentiable_once, operator, present
-from .memory import tensor_of
+from .library import (
+    PARAMETERS,
+    Call,
+    by_argument,
+    differentiable,
+    differentiable_once,
+    empty_gradients,
+    operator,
+    present,
+)
+from .memory import empty_signal, signal_of, tensor_of
 
 Tensor = torch.Tensor
 
@@ -28,6 +37,11 @@ def _checked(call: Call, arguments: tuple[Any, ...]) -> torch.dtype:
     return checks.recurrence(call.backend, u, parameters, state, (order,))
 
 
+def _channels_last(call: Call, arguments: tuple[Any, ...]) -> bool:
+    u, *parameters, _, _, _, window, _, _ = arguments
+    return window is None and call.channels_last("cascade", u, parameters)
+
+
 def _final_shape(u: Tensor, A_bar: Tensor, order: int, window: int | None) -> tuple[Any, ...]:
     """With a window there are no states, and so none of any order."""
     return (u.shape[0], order if window is None else 0, *A_bar.shape)
@@ -41,13 +55,15 @@ def _real(*arguments: Any) -> tuple[Tensor, Tensor]:
     y, final = call.cascade(call.system(parameters, pairs), call.take(u), call.take(state), **options)
     if window is not None:
         return tensor_of(y), u.new_empty(_final_shape(u, parameters[0], order, window), dtype=dtype)
-    return tensor_of(y), tensor_of(final)
+    return signal_of(y, _channels_last(call, arguments)), tensor_of(final)
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     u, A_bar, *_, order, _, window, _, backend = arguments
-    dtype = _checked(Call(backend, u), arguments)
-    return u.new_empty(u.shape), u.new_empty(_final_shape(u, A_bar, order, window), dtype=dtype)
+    call = Call(backend, u)
+    dtype = _checked(call, arguments)
+    y = empty_signal(u, _channels_last(call, arguments))
+    return y, u.new_empty(_final_shape(u, A_bar, order, window), dtype=dtype)
 
 
 def _real_backward(grad_y: Tensor | None, grad_final: Tensor | None, *arguments: Any) -> list[Tensor]:
@@ -59,12 +75,13 @@ def _real_backward(grad_y: Tensor | None, grad_final: Tensor | None, *arguments:
     given = (call.take(u), call.take(state), call.take(grad_y), None if window is not None else call.take(grad_final))
     found = call.cascade_vjp(system, *given, order=order, kind=kind, window=window)
     of_state = [] if state is None else [tensor_of(found.state)]
-    return [tensor_of(found.u), *by_argument(found.parameters), *of_state]
+    return [signal_of(found.u, _channels_last(call, arguments)), *by_argument(found.parameters), *of_state]
 
 
 def _fake_backward(grad_y: Tensor | None, grad_final: Tensor | None, *arguments: Any) -> list[Tensor]:
-    _checked(Call(arguments[-1], arguments[0]), arguments)
-    return [tensor.new_empty(tensor.shape) for tensor in arguments[: len(_ARGUMENTS)] if tensor is not None]
+    call = Call(arguments[-1], arguments[0])
+    _checked(call, arguments)
+    return empty_gradients(arguments[: len(_ARGUMENTS)], _channels_last(call, arguments))
 
 
 cascade = operator(

@@ -8,8 +8,17 @@ import torch
 
 from . import checks
 from .batching import Place
-from .library import PARAMETERS, Call, by_argument, differentiable, differentiable_once, operator, present
-from .memory import tensor_of
+from .library import (
+    PARAMETERS,
+    Call,
+    by_argument,
+    differentiable,
+    differentiable_once,
+    empty_gradients,
+    operator,
+    present,
+)
+from .memory import empty_signal, signal_of
 
 Tensor = torch.Tensor
 
@@ -31,13 +40,15 @@ def _real(*arguments: Any) -> Tensor:
     u, *parameters, order, pairs, backend = arguments
     call = Call(backend, u)
     _checked(call, arguments)
-    return tensor_of(call.joint_scan(call.system(parameters, pairs), call.take(u), order=order))
+    y = call.joint_scan(call.system(parameters, pairs), call.take(u), order=order)
+    return signal_of(y, call.channels_last("joint_scan", u, parameters))
 
 
 def _fake(*arguments: Any) -> Tensor:
-    u, *_, backend = arguments
-    _checked(Call(backend, u), arguments)
-    return u.new_empty(u.shape)  # type: ignore[no-any-return]
+    u, *parameters, _, _, backend = arguments
+    call = Call(backend, u)
+    _checked(call, arguments)
+    return empty_signal(u, call.channels_last("joint_scan", u, parameters))
 
 
 def _real_backward(grad_y: Tensor | None, *arguments: Any) -> list[Tensor]:
@@ -45,12 +56,14 @@ def _real_backward(grad_y: Tensor | None, *arguments: Any) -> list[Tensor]:
     call = Call(backend, u)
     _checked(call, arguments)
     found = call.joint_scan_vjp(call.system(parameters, pairs), call.take(u), call.take(grad_y), order=order)
-    return [tensor_of(found.u), *by_argument(found.parameters)]
+    return [signal_of(found.u, call.channels_last("joint_scan", u, parameters)), *by_argument(found.parameters)]
 
 
 def _fake_backward(grad_y: Tensor | None, *arguments: Any) -> list[Tensor]:
-    _checked(Call(arguments[-1], arguments[0]), arguments)
-    return [tensor.new_empty(tensor.shape) for tensor in arguments[: len(_ARGUMENTS)] if tensor is not None]
+    u, *parameters, _, _, backend = arguments
+    call = Call(backend, u)
+    _checked(call, arguments)
+    return empty_gradients((u, *parameters), call.channels_last("joint_scan", u, parameters))
 
 
 joint_scan = operator(f"joint_scan({_TENSORS}, {_OPTIONS}) -> Tensor", _real, _fake, _ARGUMENTS, lambda _: (_SIGNAL,))

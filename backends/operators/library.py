@@ -15,7 +15,7 @@ from .batching import Places, Results, batching_rule
 from .conjugation import marks_count
 from .differentiation import not_traced, register_derivative
 from .implementations import implementation, require_gradients
-from .memory import array_of, tensor_of
+from .memory import array_of, empty_signal, is_channels_last, tensor_of
 
 Tensor = torch.Tensor
 Operator = Any  # a torch._ops.OpOverload
@@ -52,8 +52,20 @@ class Call:
             return DiagonalSystem(A, B, C, conjugate_pairs=pairs)
         return DPLRSystem(Lambda_bar=A, P_bar=P, Q_bar=Q, B_bar=B, C=C, conjugate_pairs=pairs)
 
+    def channels_last(self, form: str, u: Tensor, parameters: Sequence[Tensor | None]) -> bool:
+        """Whether results like u have their channels last in memory: u has, and the backend keeps that."""
+        structure = "diagonal" if parameters[-1] is None else "dplr"
+        return self.backend.capabilities.keeps_channels_last(form, structure) and is_channels_last(u)
+
     def __getattr__(self, primitive: str) -> Any:
         return getattr(self.backend, primitive)
+
+
+def empty_gradients(tensors: Sequence[Tensor | None], channels_last: bool) -> list[Tensor]:
+    """Room for the gradient of each given tensor, of which the first is the signal u."""
+    u, *others = tensors
+    assert u is not None
+    return [empty_signal(u, channels_last), *(t.new_empty(t.shape) for t in others if t is not None)]
 
 
 def by_argument(gradients: dict[str, Any]) -> list[Tensor]:

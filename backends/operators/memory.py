@@ -18,6 +18,26 @@ def array_of(tensor: torch.Tensor | None) -> Array | None:
     return array
 
 
+def is_channels_last(u: torch.Tensor) -> bool:
+    """Whether a signal (batch, H, L) lies in memory as a contiguous tensor (batch, L, H), and not row after row."""
+    return not u.is_contiguous() and u.transpose(1, 2).is_contiguous()
+
+
+def empty_signal(u: torch.Tensor, channels_last: bool) -> torch.Tensor:
+    """Room for a signal like u (batch, H, L), row after row or with its channels last in memory."""
+    if not channels_last:
+        return u.new_empty(u.shape)
+    batch, n_channels, length = u.shape
+    return u.new_empty((batch, length, n_channels)).transpose(1, 2)
+
+
+def signal_of(value: Any, channels_last: bool) -> torch.Tensor:
+    """A signal (batch, H, L) that a backend gave, as a tensor in one of the two orders of `empty_signal`."""
+    if not channels_last:
+        return tensor_of(value)
+    return tensor_of(value.swapaxes(1, 2)).transpose(1, 2)
+
+
 def tensor_of(value: Any) -> torch.Tensor:
     """A result of a backend as a contiguous tensor, an array's memory shared."""
     if isinstance(value, np.ndarray):

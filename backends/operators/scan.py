@@ -8,8 +8,17 @@ import torch
 
 from . import checks
 from .batching import Place
-from .library import PARAMETERS, Call, by_argument, differentiable, differentiable_once, operator, present
-from .memory import tensor_of
+from .library import (
+    PARAMETERS,
+    Call,
+    by_argument,
+    differentiable,
+    differentiable_once,
+    empty_gradients,
+    operator,
+    present,
+)
+from .memory import empty_signal, signal_of, tensor_of
 
 Tensor = torch.Tensor
 
@@ -27,13 +36,15 @@ def _real(*arguments: Any) -> tuple[Tensor, Tensor]:
     call = Call(backend, u)
     checks.recurrence(call.backend, u, parameters, state, ())
     y, final = call.scan(call.system(parameters, pairs), call.take(u), call.take(state), liquid=liquid)
-    return tensor_of(y), tensor_of(final)
+    return signal_of(y, call.channels_last("scan", u, parameters)), tensor_of(final)
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     u, *parameters, state, _, _, backend = arguments
-    kind = checks.recurrence(Call(backend, u).backend, u, parameters, state, ())
-    return u.new_empty(u.shape), u.new_empty((u.shape[0], *parameters[0].shape), dtype=kind)
+    call = Call(backend, u)
+    kind = checks.recurrence(call.backend, u, parameters, state, ())
+    y = empty_signal(u, call.channels_last("scan", u, parameters))
+    return y, u.new_empty((u.shape[0], *parameters[0].shape), dtype=kind)
 
 
 def _real_backward(*arguments: Any) -> list[Tensor]:
@@ -44,14 +55,16 @@ def _real_backward(*arguments: Any) -> list[Tensor]:
     given = (call.take(u), call.take(state), call.take(grad_y), call.take(grad_final))
     found = call.scan_vjp(system, *given, liquid=liquid)
     of_state = [] if state is None else [tensor_of(found.state)]
-    return [tensor_of(found.u), *by_argument(found.parameters), *of_state]
+    grad_u = signal_of(found.u, call.channels_last("scan", u, parameters))
+    return [grad_u, *by_argument(found.parameters), *of_state]
 
 
 def _fake_backward(*arguments: Any) -> list[Tensor]:
     _, _, *tensors, _, _, backend = arguments
     u, *parameters, state = tensors
-    checks.recurrence(Call(backend, u).backend, u, parameters, state, ())
-    return [tensor.new_empty(tensor.shape) for tensor in tensors if tensor is not None]
+    call = Call(backend, u)
+    checks.recurrence(call.backend, u, parameters, state, ())
+    return empty_gradients(tensors, call.channels_last("scan", u, parameters))
 
 
 scan = operator(

@@ -300,7 +300,8 @@ class SSMLayer(nn.Module):
             back, _ = self._direction(u.flip(-1), None, rate, None, False, reverse=True)
             back, lag = back.flip(-1), self.reverse_lag
             y = y + (nn.functional.pad(back, (0, lag))[..., lag:] if lag else back)
-        # What comes after, its gradients above all, is up to ten times slower on a transposed view.
+        # What comes after, its gradients above all, is up to ten times slower on a transposed view.  The compiled
+        # recurrences give y in u's memory order: then nothing is copied.
         return y.transpose(1, 2).contiguous(), final
 
     def _direction(
@@ -322,7 +323,7 @@ class SSMLayer(nn.Module):
             u = clamped(u, layer_limit(self, system).to(u.dtype)[:, None])
         result = ls.apply(
             system,
-            u.contiguous(),
+            u,
             mode=self.spec.mode,
             order=self.spec.order,
             correlations=self.spec.correlations,

@@ -1,9 +1,11 @@
-"""What the tests of certificates share."""
+"""What the tests of certificates share, and bounds on the rounding errors of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,3 +74,25 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     current = {"numba": "0.61.2", "cpu": "a processor"}
     monkeypatch.setattr(validators, "validators", lambda arrays="numpy", device="cpu": dict(current))
     return current
+
+
+def _beside_layers(name: str) -> Any:
+    """A module of helpers in the folder of the tests of layers."""
+    spec = spec_from_file_location(name, Path(__file__).parent / "nn" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def rounded() -> Any:
+    """The module of networks with bounds on their rounding errors."""
+    return _beside_layers("rounded")
+
+
+@pytest.fixture(scope="session")
+def rounded_gradients() -> Any:
+    """The same of networks in training, with bounds on those of gradients."""
+    return _beside_layers("rounded_gradients")

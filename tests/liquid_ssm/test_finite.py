@@ -21,3 +21,11 @@ def test_one_that_is_not(value, transposed, shape):
     array = np.ones(shape, np.result_type(value, np.float32))
     array[2, 1] = value
     assert not all_finite(array.T if transposed else array)
+
+
+def test_signals_with_their_channels_last_are_not_copied():
+    signal = np.ones((2, 3000, 3)).swapaxes(1, 2)
+    assert all_finite(signal)
+    assert all_finite(np.full_like(signal, np.finfo(float).max))
+    signal[1, 2, 5] = np.nan
+    assert not all_finite(signal)

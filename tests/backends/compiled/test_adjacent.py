@@ -14,7 +14,7 @@ W = lanes(np.float64)
 
 @compiled
 def _read(u, offsets, start, steps, earlier, inputs):
-    adjacent.read_with_earlier(u, offsets, start, steps, earlier, inputs)
+    adjacent.read_with_earlier(u, offsets, start, steps, 1, earlier, inputs)
 
 
 @compiled

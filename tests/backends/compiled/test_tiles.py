@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from liquid_ssm.backends._memory_order import MemoryOrder
 from liquid_ssm.backends.compiled.caching import compiled
 from liquid_ssm.backends.compiled.simd import lanes
-from liquid_ssm.backends.compiled.tiles import CORES, Layout, choose_layout, read_rows, write_rows
+from liquid_ssm.backends.compiled.tiles import (
+    CORES,
+    Layout,
+    choose_layout,
+    read_rows,
+    read_signal,
+    write_rows,
+    write_signal,
+)
 
 LAYOUTS = [
     Layout(rows, n_channels, n_modes, 8, group, pieces)
@@ -94,3 +103,31 @@ def test_rows_in_and_out(dtype, group, steps):
     assert np.array_equal(y[:, 5 : 5 + steps], group * u[:, 5 : 5 + steps])
     assert np.isnan(y[:, :5]).all()
     assert np.isnan(y[:, 5 + steps :]).all()
+
+
+@compiled
+def copy_signal(u, y, offsets, group, n_rows, start, steps, apart, buffer, block):
+    read_signal(u, offsets, start, steps, apart, buffer, 0)
+    write_signal(buffer, steps, group, n_rows, y, offsets, start, apart, block)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("group", [1, 2, lanes("float64")])
+@pytest.mark.parametrize("n_channels", [1, 3, 64])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_signals_in_and_out_in_either_memory_order(dtype, group, n_channels, channels_last):
+    w, length, start, steps = lanes("float64"), 50, 5, 37
+    # 3 channels: tiles begin in one row of the batch and end in the next.
+    layout = Layout(3 * n_channels, n_channels, 1, w, group)
+    memory = MemoryOrder((3, n_channels, length), channels_last)
+    u, y = memory.empty(dtype), memory.empty(dtype)
+    u[...] = np.random.default_rng(0).integers(-99, 99, u.shape)
+    y[...] = np.nan
+    offsets = memory.starts()[layout.row_of_lane]
+    for tile in range(layout.tiles):
+        n_rows = min(layout.rows_per_tile, layout.rows - tile * layout.rows_per_tile)
+        given = offsets[tile], group, n_rows, start, steps, memory.apart, np.zeros(40 * w), np.zeros(w * w)
+        copy_signal(memory.flat(u), memory.flat(y), *given)
+    assert np.array_equal(y[..., start : start + steps], group * u[..., start : start + steps])
+    assert np.isnan(y[..., :start]).all()
+    assert np.isnan(y[..., start + steps :]).all()

@@ -15,6 +15,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+import liquid_ssm as ls
+from liquid_ssm.oracle.discretisation_rounding import COMPLEX_QUOTIENT, discretisation_bounds
+from liquid_ssm.oracle.rounding import COMPLEX_PRODUCT
+
 # Room for products of two errors, below 1e-13 each, times second derivatives.
 SECOND_ORDER = 1 + 2.0**-10
 
@@ -33,6 +37,32 @@ def analysed(network: Callable[..., torch.Tensor], *given: Any) -> tuple[torch.T
         roundings = Roundings()
         y = network(roundings, *given)
         return y.detach(), roundings.error(y)
+
+
+def of_moments(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the mean and the variance of n numbers may be off by.
+
+    Their mean m is off by γ_n of the mean of their moduli.  The variance is a sum of n products of numbers no larger
+    than |x| + m(|x|), in one pass or two: off by γ_3n of the mean of these, besides what it is by m.
+    """
+    n = x.shape[dim]
+    middle = x.abs().mean(dim, keepdim=True)
+    sizes, centred = x.abs() + middle, (x - x.mean(dim, keepdim=True)).abs()
+    of_mean = gamma(n) * middle
+    return of_mean, (2 * centred * of_mean + gamma(3 * n) * sizes.square()).mean(dim, keepdim=True)
+
+
+def of_normalised(x: torch.Tensor, dim: int, eps: float) -> torch.Tensor:
+    """What (x - m) / √(v + ε) times a number of size 1, plus another, may be off by; γ_4 of that one comes on top.
+
+    A sum, root and reciprocal take 3u; products of x and of m with them, their difference, w and b 4u.
+    """
+    of_mean, of_variance = of_moments(x, dim)
+    sizes = x.abs() + x.abs().mean(dim, keepdim=True)
+    centred = (x - x.mean(dim, keepdim=True)).abs()
+    variance = x.var(dim, unbiased=False, keepdim=True) + eps
+    each = of_mean + centred * (of_variance / (2 * variance) + gamma(3)) + gamma(4) * sizes
+    return variance.rsqrt() * each
 
 
 class Roundings:
@@ -111,22 +141,10 @@ class Roundings:
         return self.at(p, p * (gamma(2) * differences + gamma(x.shape[-1] + 5)))
 
     def layer_norm(self, x: torch.Tensor, norm: torch.nn.LayerNorm) -> torch.Tensor:
-        """w (x - m) / √(v + ε) + b over n numbers.
-
-        Their mean m is off by γ_n of the mean of their moduli.  v is a sum of n products of numbers no larger than
-        |x| + m(|x|), in one pass or two: off by γ_3n of the mean of these, besides what it is by m.  A sum, root and
-        reciprocal take 3u; products of x and of m with them, their difference, w and b 4u.
-        """
-        n = x.shape[-1]
+        """w x̂ + b, x̂ the features in units of their deviation."""
         weight, bias = norm.weight.abs(), norm.bias.abs()
-        middle = x.abs().mean(-1, keepdim=True)
-        sizes, centred = x.abs() + middle, (x - x.mean(-1, keepdim=True)).abs()
-        variance = x.var(-1, unbiased=False, keepdim=True) + norm.eps
-        of_mean = gamma(n) * middle
-        of_variance = (2 * centred * of_mean + gamma(3 * n) * sizes.square()).mean(-1, keepdim=True)
-        each = of_mean + centred * (of_variance / (2 * variance) + gamma(3)) + gamma(4) * sizes
-        y = functional.layer_norm(x, (n,), norm.weight, norm.bias, norm.eps)
-        return self.at(y, weight * variance.rsqrt() * each + gamma(4) * bias)
+        y = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+        return self.at(y, weight * of_normalised(x, -1, norm.eps) + gamma(4) * bias)
 
     def batch_norm(self, x: torch.Tensor, norm: torch.nn.BatchNorm1d) -> torch.Tensor:
         """w (x - m) / √(v + ε) + b of running m and v: sum, root and quotient, products and sums, 8 in all."""
@@ -141,6 +159,65 @@ def of_moduli(system: Any) -> Any:
     if "P_bar" in parameters:  # Ā = Λ̄ - P̄ Q̄*
         parameters["P_bar"] = -parameters["P_bar"]
     return type(system)(**parameters)
+
+
+def system_at(layer: Any, factor: Any) -> Any:
+    """By NumPy, that of the step size times factor."""
+    continuous = layer.continuous.continuous()
+    return continuous.with_dt(continuous.dt * float(factor)).discretize(layer.discretization)
+
+
+def of_parameters(layer: Any, factor: Any) -> float:
+    """Roundings that a discrete parameter's relative error comes to, at most.
+
+    A layer multiplies by reciprocals where NumPy divides: a quotient costs a product more.
+    """
+    continuous, system = layer.continuous.continuous(), system_at(layer, factor)
+    bounds = discretisation_bounds(
+        continuous.Lambda, continuous.B, continuous.dt * float(factor), layer.discretization, P=continuous.P
+    )
+    names = {"A_bar": bounds.A, "Lambda_bar": bounds.A, "B_bar": bounds.B, "P_bar": bounds.P, "Q_bar": bounds.Q}
+    relative = max(float(np.max(names[name] / np.abs(v))) for name, v in system.parameters.items() if name in names)
+    return (1 + COMPLEX_PRODUCT / COMPLEX_QUOTIENT) * relative / 2.0**-53
+
+
+def of_layer(layer: Any, u: torch.Tensor, dt: torch.Tensor, terms: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    """How far computed outputs (batch, length, H) and final states may be from those of the continuous parameters.
+
+    Both are sums of products.  Each is off by at most γ_n times the same sum of moduli if no term passes more than n
+    roundings.  A complex product counts as 3, which is more than √5.  Of M modes, H channels and R factors:
+
+    * per step, 2H + 1 of B̄ u and, in the liquid term, of its sum with Ā; then 3 of the product with the state, or, by
+      way of a low-rank factor, 3 of the product with Q̄, M of their sum and 1 of that with P̄; R + 1 of the sums of all;
+    * and the errors of the parameters, one of Ā or B̄, or those of P̄ and Q̄;
+    * at the end, 3 + M of C x, or 2M as a matrix product, the sum of the orders, and that with D u, which has 2.
+
+    Args:
+        terms: roundings besides, of another way to add up.
+    """
+    H, M, R = layer.n_channels, layer.continuous.n_modes, 0 if layer.continuous.P is None else len(layer.continuous.P)
+    truncated = layer.spec.mode in ("truncated", "kb")
+    order = layer.spec.order if truncated else 1
+    parameters = max(of_parameters(layer, factor) for factor in set(dt.flatten().tolist()))
+    step = 2 * H + 1 + 3 + (M + 1 if R else 0) + R + 1 + (2 if R else 1) * parameters
+    roundings = u.shape[1] * step + 3 + 2 * M + order + 1 + terms
+    finals: list[np.ndarray] = []
+    sizes = np.zeros(tuple(u.shape))
+    for row in range(len(u)):
+        state = None
+        for k in range(u.shape[1]):
+            size, state = ls.step(
+                of_moduli(system_at(layer, dt[row, k])),
+                np.abs(u[row : row + 1, k].numpy()),
+                state,
+                mode="truncated" if truncated else layer.spec.mode,
+                order=order,
+                backend="numpy",
+            )
+            sizes[row, k] = size[0]
+        finals.append(state[0])
+    through = np.zeros(tuple(u.shape)) if layer.D is None else np.abs((layer.D * u).detach().numpy())
+    return gamma(roundings) * sizes + gamma(2 + terms) * through, gamma(roundings) * np.abs(finals)
 
 
 def sequence_model(r: Roundings, model: Any, u: torch.Tensor, exact: Callable[..., Any]) -> torch.Tensor:

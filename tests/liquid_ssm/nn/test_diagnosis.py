@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
-from math import inf, log10
+from math import inf, log, log10
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import liquid_ssm as ls
+from liquid_ssm.compute import problem_of
 from liquid_ssm.errors import ParameterError
 from liquid_ssm.nn import SSMLayer
 from liquid_ssm.nn.diagnosis import LayerDiagnosis, _Fine, diagnose
 from liquid_ssm.nn.regularisation import recorded_inputs
 from liquid_ssm.nn.stability import gain, input_limit, transition
+from liquid_ssm.oracle.reference import reference
+from liquid_ssm.problem import ModeSpec
+from liquid_ssm.registry import default_backend, get_backend
+from liquid_ssm.rounding_errors import options, realization_of, rounding_models
 
 LARGEST = float(torch.finfo(torch.float32).max)
 
@@ -92,9 +100,10 @@ def test_clamped_inputs_are_counted_and_the_gain_is_that_behind_the_clamp() -> N
     layer, u = layer_of(max_gain=1.01), normal(2, 50, 2) * 3
     found = only(layer, u)
     cut = (u.abs() > input_limit(layer.system(), 1.01)).double().mean()
-    assert found.clamped == pytest.approx(float(cut), abs=1e-12)
+    assert found.clamped == float(cut)
     assert 0 < found.clamped < 1
-    assert found.gain <= 1.01 + 1e-6
+    # What a limit is off by (test_stability), and the product, sum and modulus of a gain, in float32.
+    assert found.gain <= 1.01 * (1 + (17 + 5) * 2.0**-24)
     # One interval everywhere is none.
     assert only(layer, u, dt=torch.ones(2, 50)).clamped == found.clamped
 
@@ -102,14 +111,14 @@ def test_clamped_inputs_are_counted_and_the_gain_is_that_behind_the_clamp() -> N
 @pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "pb"])
 def test_distance_to_overflow_is_that_of_the_largest_state_or_output(mode: str) -> None:
     layer, u = layer_of(mode=mode, feedthrough=False), normal(1, 30, 2) * 5
-    largest, state = 0.0, None
+    fine, largest, state = deepcopy(layer).double(), 0.0, None
     with torch.no_grad():
         for k in range(30):
-            y, state = layer.step(u[:, k], state)
+            y, state = fine.step(u[:, k].double(), state)
             parts = (state.x, state.sums) if isinstance(state, ls.modes.State) else (state,)
             largest = max(largest, *(float(part.abs().max()) for part in (y, *parts)))
-    # 30 steps in float32 against float64: some 1e-5 of the number, less than that of its logarithm.
-    assert only(layer, u).decades_to_overflow == pytest.approx(log10(LARGEST / largest), abs=1e-5)
+    # Both are steps in float64.
+    assert only(layer, u).decades_to_overflow == log10(LARGEST) - log10(largest)
 
 
 def test_an_overflow_is_described_instead_of_raised() -> None:
@@ -138,24 +147,50 @@ def test_orders_of_liquid_are_differences_of_truncations(structure: str) -> None
         sums = [ls.apply(system, inputs, mode="truncated", order=p, backend="first") for p in (1, 2, 3)]
         sums.append(ls.apply(system, inputs, mode="liquid", backend="first"))
     terms = [sums[0], *(after - before for before, after in pairwise(sums))]
-    energies = torch.stack([term.square().sum() for term in terms])
-    expected = (energies / energies.sum()).tolist()
-    # Both are float64; the smallest share is above 1e-8.
-    assert [*found.orders, found.rest] == pytest.approx(expected, rel=1e-6)
-    assert min(expected) > 1e-8
+    energies = [float(term.square().sum()) for term in terms]
+    # The same operations in float64: the backend's steps in time order, however they are divided.
+    assert [*found.orders, found.rest] == [energy / sum(energies) for energy in energies]
+    assert min(energies) > 0
+
+
+def of_second_order(layer: SSMLayer, u: torch.Tensor) -> float:
+    """What the quotient of the energies of y⁽²⁾ and y⁽¹⁾, computed in float64, may be off by, relative to it.
+
+    y⁽²⁾ is the difference of two sums of orders, which are within the oracle's bound.
+    """
+    fine, signals = deepcopy(layer).double(), u.double().mT.contiguous().numpy()
+    with torch.no_grad():
+        system = fine.system().to_numpy()
+    values, offs = [], []
+    for p in (1, 2):
+        spec = replace(layer.spec, order=p)
+        problem = problem_of(system, signals, spec, state=True)
+        models = rounding_models(get_backend(default_backend(problem).backend), problem)
+        given = {"models": models, "dtype": np.longdouble, **options(spec)}
+        found = reference(realization_of(system), signals, spec.mode, **given)
+        values.append(np.asarray(found.value, float))
+        offs.append(sum(bound.componentwise for bound in found.bounds).astype(float))
+    second = values[1] - values[0]
+    terms = ((values[0], offs[0]), (second, offs[0] + offs[1] + 2.0**-53 * abs(second)))
+    # Squares, their sums, and quotients: of orders by the total, and of these; a roundoff more for the second order.
+    of_energies = [float((2 * abs(y) * off + off**2).sum() / (y**2).sum()) for y, off in terms]
+    return sum(of_energies) + (2 * u.numel() + 6) * 2.0**-53
 
 
 @pytest.mark.parametrize(("mode", "order"), [("truncated", 3), ("kb", 2), ("pb", 3), ("pb", 1), ("s4", 3)])
 def test_orders_of_a_series_are_its_own_and_add_up_to_one(mode: str, order: int) -> None:
-    found = only(layer_of(mode=mode, order=order), normal(2, 40, 2))
+    layer, u = layer_of(mode=mode, order=order), normal(2, 40, 2)
+    found = only(layer, u)
     assert len(found.orders) == (1 if mode == "s4" else order)
-    assert sum(found.orders) == pytest.approx(1)
+    # P quotients and, there and here, P - 1 sums.
+    assert sum(found.orders) == pytest.approx(1, rel=0, abs=2 * order * 2.0**-53)
     assert found.rest == 0
     # y⁽ᵖ⁾ grows as the p-th power of u.
     if mode != "s4" and order > 1:
-        small = only(layer_of(mode=mode, order=order), normal(2, 40, 2) / 100)
+        small = only(layer, u / 128)
         ratio = (small.orders[1] / small.orders[0]) / (found.orders[1] / found.orders[0])
-        assert ratio == pytest.approx(1e-4, rel=1e-5)
+        off = sum(of_second_order(layer, signal) for signal in (u, u / 128))
+        assert ratio == pytest.approx(2.0**-14, rel=off)
 
 
 def test_a_silent_input_has_no_energy_and_no_limit() -> None:
@@ -175,13 +210,22 @@ def test_modes_without_influence_are_dead() -> None:
     assert only(layer, u, dead=1e-20).dead_modes == 2 / 8
 
 
+def energies_of(A: torch.Tensor, x: torch.Tensor, length: int) -> torch.Tensor:
+    """Σ_k (Aᵏ x)², of real matrices."""
+    total = torch.zeros_like(x)
+    for _ in range(length):
+        total = total + x.square()
+        x = (A @ x[..., None])[..., 0]
+    return total
+
+
 @pytest.mark.parametrize("length", [1, 13])
 @pytest.mark.parametrize(
     "options",
     [{}, {"structure": "dplr"}, {"structure": "dplr", "discretization": "zoh"}, {"structure": "mimo"}],
     ids=["diagonal", "dplr", "dense", "mimo"],
 )
-def test_influence_is_the_energy_of_white_noise(options: dict[str, Any], length: int) -> None:
+def test_influence_is_the_energy_of_white_noise(options: dict[str, Any], length: int, rounded: Any) -> None:
     layer = layer_of(**options)
     with torch.no_grad(), recorded_inputs(layer) as inputs:
         layer(normal(1, 4, 2))
@@ -197,29 +241,53 @@ def test_influence_is_the_energy_of_white_noise(options: dict[str, Any], length:
                     x = torch.complex(*both.chunk(2, -1))
                 else:
                     x = (A @ x[..., None])[..., 0]
+            N, B = A.shape[-1], system.B_bar
+            parts = torch.cat([B.real, B.imag], -1) if system.structure == "dplr" else B
+            sizes = energies_of(A.abs(), parts.abs(), length).unflatten(-1, (-1, B.shape[-1])).sum(-2)
         else:
+            x, N = system.B_bar, 1
             a = system.A_bar if system.structure == "diagonal" else system.A_bar[:, None]
-            powers = [(a**k * system.B_bar).abs().square() for k in range(length)]
-        total = torch.stack(powers).sum(0)
+            for _ in range(length):
+                powers.append(x.abs().square())
+                x = a * x
+            sizes = torch.stack(powers).sum(0)
         weight = system.C.abs().square()
-        expected = weight.sum(0) * total.sum(1) if system.structure == "mimo" else weight * total
-        # Powers up to the length, of some roundings each, and sums of positive terms.
-        torch.testing.assert_close(
-            fine.influence(length), expected, rtol=16 * length * torch.finfo(torch.float64).eps, atol=0
-        )
+
+        def weighted(total: torch.Tensor) -> torch.Tensor:
+            return weight.sum(0) * total.sum(1) if system.structure == "mimo" else weight * total
+
+        # A term passes products with matrices up to the length, a complex one of N terms with N + 2 roundings each, on
+        # both sides; where numbers of terms are doubled, two such products and a sum per bit of the length besides, or,
+        # as powers e^(k log |ā|²), 7 per step; and some 24 in moduli, squares and their sums.
+        n = 2 * length * (N + 3) + 2 * (2 * N + 5) * length.bit_length() + 24
+        allowed = 2 * rounded.gamma(n) * weighted(sizes)
+        assert bool(((fine.influence(length) - weighted(torch.stack(powers).sum(0))).abs() <= allowed).all())
 
 
 def test_memory_is_the_time_in_which_a_mode_decays() -> None:
     layer = layer_of(discretization="zoh", dt_min=0.02, dt_max=0.02)
     found = only(layer, normal(1, 9, 2))
-    # |ā| = exp(−δt/2); Λ and δt have been rounded to float32.
-    assert found.memory_median == pytest.approx(100, rel=1e-6)
-    assert found.memory_longest == pytest.approx(100, rel=1e-6)
-    assert only(layer, normal(1, 9, 2), rate=2.0).memory_longest == pytest.approx(50, rel=1e-6)
+    # |ā| = exp(−δt/2).  The logarithms of 1/2 and 0.02 are rounded to float32; in float64 |ā| = 0.99 is within some
+    # ten roundoffs, its logarithm a hundred times that.
+    off = (abs(log(0.5)) + abs(log(0.02))) * 2.0**-24 + 1000 * 2.0**-53
+    assert found.memory_median == pytest.approx(100, rel=off)
+    assert found.memory_longest == pytest.approx(100, rel=off)
+    assert only(layer, normal(1, 9, 2), rate=2.0).memory_longest == pytest.approx(50, rel=off)
     # HiPPO-LegS has the eigenvalues −1, −2, …, −N.
-    legs = only(layer_of(structure="dplr", dt_min=0.02, dt_max=0.02), normal(1, 9, 2))
+    layer = layer_of(structure="dplr", dt_min=0.02, dt_max=0.02)
+    legs = only(layer, normal(1, 9, 2))
+    # −1/log |ā| of λ = −1 follows it by 1 + 1e-4 at most, and λ what was rounded by its eigenvectors: Λ, whose decay
+    # is a logarithm, and twice P.
+    held = layer.continuous.continuous()
+    P = np.concatenate([held.P[0, 0], held.P[0, 0].conj()])
+    Lambda = np.concatenate([held.Lambda[0], held.Lambda[0].conj()])
+    values, right = np.linalg.eig(np.diag(Lambda) - np.outer(P, P.conj()))
+    slowest = np.abs(values + 1).argmin()
+    left = np.linalg.inv(right)[slowest]
+    size = np.diag(np.abs(np.log(-Lambda.real) * Lambda.real) + np.abs(Lambda.imag)) + 2 * np.outer(abs(P), abs(P))
+    off = 1.01 * 2.0**-24 * (abs(left) @ size @ abs(right[:, slowest]) + abs(log(0.02)))
     a = (1 - 0.01) / (1 + 0.01)
-    assert legs.memory_longest == pytest.approx(-1 / torch.tensor(a).double().log().item(), rel=1e-5)
+    assert legs.memory_longest == pytest.approx(-1 / log(a), rel=off)
 
 
 def test_memory_is_infinite_where_the_transition_does_not_decay() -> None:
@@ -236,7 +304,30 @@ def test_modes_beyond_half_the_sampling_rate_are_aliased(options: dict[str, Any]
     assert found.aliased_share == (8 - slowest) / 8
 
 
-def test_padding_and_intervals_are_those_of_the_call() -> None:
+def of_shares(rounded: Any, layer: SSMLayer, u: torch.Tensor, rate: float) -> list[float]:
+    """What the energies of orders and of the rest may be off by, relative to them, for liquid outputs at a rate."""
+    fine, signals = deepcopy(layer).double(), u.double()
+    fine.D = None
+    sums, offs = [], []
+    specs = [ModeSpec("truncated", p) for p in range(1, len(only(layer, u).orders) + 1)]
+    for spec in (*specs, ModeSpec("liquid")):
+        fine.spec = spec
+        with torch.no_grad():
+            sums.append(fine(signals, rate=rate).numpy())
+            offs.append(rounded.of_layer(fine, signals, torch.full(u.shape[:2], rate, dtype=torch.float64))[0])
+    terms = [(sums[0], offs[0])]
+    for before, after, one, other in zip(sums, sums[1:], offs, offs[1:], strict=False):
+        # Those found here are off as well.
+        terms.append((after - before, 2 * (one + other) + 2.0**-53 * abs(after - before)))
+    energies = [(y**2).sum() for y, _ in terms]
+    off = [(2 * abs(y) * off + off**2).sum() for y, off in terms]
+    rounding = (u.numel() + 6) * 2.0**-53
+    return [
+        float(one / energy + sum(off) / sum(energies) + rounding) for one, energy in zip(off, energies, strict=True)
+    ]
+
+
+def test_padding_and_intervals_are_those_of_the_call(rounded: Any) -> None:
     layer, u = layer_of(), normal(2, 20, 2)
     padded = u.clone()
     padded[1, 12:] = 1e5
@@ -245,21 +336,29 @@ def test_padding_and_intervals_are_those_of_the_call() -> None:
     found = only(layer, padded, lengths=torch.tensor([20, 12]))
     assert found == only(layer, zeros)
     by_dt, by_rate = only(layer, u, dt=torch.full((2, 20), 1.5)), only(layer, u, rate=1.5)
-    assert by_dt.orders == pytest.approx(by_rate.orders, rel=1e-6)
-    assert by_dt.decades_to_overflow == pytest.approx(by_rate.decades_to_overflow, rel=1e-6)
+    offs = of_shares(rounded, layer, u, 1.5)
+    for one, other, off in zip((*by_dt.orders, by_dt.rest), (*by_rate.orders, by_rate.rest), offs, strict=True):
+        assert one == pytest.approx(other, rel=2 * off)
+    # The largest of states and outputs is off by no more than the largest error of any.
+    fine = deepcopy(layer).double()
+    ends = [
+        rounded.of_layer(fine, u[:, :k].double(), torch.full((2, k), 1.5, dtype=torch.float64)) for k in (5, 10, 20)
+    ]
+    largest = 10 ** (log10(LARGEST) - by_rate.decades_to_overflow)
+    off = max(part.max() for end in ends for part in end) / largest
+    assert by_dt.decades_to_overflow == pytest.approx(by_rate.decades_to_overflow, rel=0, abs=2 * off)
     assert by_dt.backend == "torch, step by step (dt)"
 
 
 @pytest.mark.parametrize("lag", [0, 1])
-def test_both_directions_are_looked_at(lag: int) -> None:
+def test_both_directions_are_looked_at(lag: int, exact_both_ways: Any) -> None:
     layer = layer_of(bidirectional=True, reverse_lag=lag, mode="s4", feedthrough=False)
     u = normal(1, 30, 2)
     with torch.no_grad(), recorded_inputs(layer) as inputs:
-        y = layer(u)
+        layer(u)
         largest, found = _Fine(layer, inputs[0], u.mT).by_order(1)
-    # 30 steps of at most 20 roundings, in both directions, of numbers no larger than the largest output.
-    allowed = 2 * 30 * 20 * torch.finfo(torch.float32).eps * float(y.detach().abs().max())
-    torch.testing.assert_close(found[0], y.mT.double(), rtol=0, atol=allowed)
+    value, bound = exact_both_ways(deepcopy(layer).double(), u.double())
+    assert np.all(np.abs(found[0].mT.numpy() - value) <= bound)
     assert largest > 0
 
 

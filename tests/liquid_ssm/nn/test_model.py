@@ -130,7 +130,7 @@ def test_tokens_are_embedded_and_stepped(exact, rounded, in_double):
         found(tokens.float())
 
 
-def test_a_state_carries_gradients_to_the_piece_before(in_double):
+def test_a_state_carries_gradients_to_the_piece_before(rounded, rounded_gradients, in_double):
     found, u = model(pooling="mean"), inputs().requires_grad_()
     _, state = found.prefill(u[:, :9])
     y, _ = found.prefill(u[:, 9:], state)
@@ -139,8 +139,14 @@ def test_a_state_carries_gradients_to_the_piece_before(in_double):
     whole = copy.deepcopy(found)
     again = inputs().requires_grad_()
     whole(again).square().sum().backward()
-    # No bound is derived for these gradients; one that a state did not carry would be missing.
-    assert torch.allclose(u.grad, again.grad, rtol=1e-3, atol=0)
+    network = rounded_gradients.Network()
+    y = rounded_gradients.Passes(network, whole, rounded).training(again)
+    loss = network.polynomial(torch.mul, 1, 1, y, y).sum()
+    (error,) = network.errors(*network.gradients(loss, [again]))
+    # Pieces are one more bracketing of the same sums.
+    assert near(u.grad, again.grad, error)
+    # One that a state did not carry would be missing.
+    assert bool((error < 1e-3 * again.grad.abs().max()).all())
 
 
 def test_rates_reach_every_layer(in_double):

@@ -13,8 +13,6 @@ import torch
 
 import liquid_ssm as ls
 from liquid_ssm.nn import ContinuousParameters, sampling
-from liquid_ssm.oracle.discretisation_rounding import COMPLEX_QUOTIENT, discretisation_bounds
-from liquid_ssm.oracle.rounding import COMPLEX_PRODUCT
 
 KINDS = [
     (structure, mode, method)
@@ -29,69 +27,10 @@ def intervals(batch, length, seed=3):
     return 0.5 + 2 * torch.rand(batch, length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def system_at(layer, factor):
-    """By NumPy, that of the step size times factor."""
-    continuous = layer.continuous.continuous()
-    return continuous.with_dt(continuous.dt * float(factor)).discretize(layer.discretization)
-
-
-def of_parameters(layer, factor):
-    """Roundings that a discrete parameter's relative error comes to, at most.
-
-    A layer multiplies by reciprocals where NumPy divides: a quotient costs a product more.
-    """
-    continuous, system = layer.continuous.continuous(), system_at(layer, factor)
-    bounds = discretisation_bounds(
-        continuous.Lambda, continuous.B, continuous.dt * float(factor), layer.discretization, P=continuous.P
-    )
-    names = {"A_bar": bounds.A, "Lambda_bar": bounds.A, "B_bar": bounds.B, "P_bar": bounds.P, "Q_bar": bounds.Q}
-    relative = max(np.max(names[name] / np.abs(v)) for name, v in system.parameters.items() if name in names)
-    return (1 + COMPLEX_PRODUCT / COMPLEX_QUOTIENT) * relative / 2.0**-53
-
-
-def of_layer(rounded, layer, u, dt, terms=0):
-    """How far computed outputs (batch, length, H) and final states may be from those of the continuous parameters.
-
-    Both are sums of products.  Each is off by at most γ_n times the same sum of moduli if no term passes more than n
-    roundings.  A complex product counts as 3, which is more than √5.  Of M modes, H channels and R factors:
-
-    * per step, 2H + 1 of B̄ u and, in the liquid term, of its sum with Ā; then 3 of the product with the state, or, by
-      way of a low-rank factor, 3 of the product with Q̄, M of their sum and 1 of that with P̄; R + 1 of the sums of all;
-    * and the errors of the parameters, one of Ā or B̄, or those of P̄ and Q̄;
-    * at the end, 3 + M of C x, or 2M as a matrix product, the sum of the orders, and that with D u, which has 2.
-
-    Args:
-        terms: roundings besides, of another way to add up.
-    """
-    H, M, R = layer.n_channels, layer.continuous.n_modes, 0 if layer.continuous.P is None else len(layer.continuous.P)
-    truncated = layer.spec.mode in ("truncated", "kb")
-    order = layer.spec.order if truncated else 1
-    parameters = max(of_parameters(layer, factor) for factor in set(dt.flatten().tolist()))
-    step = 2 * H + 1 + 3 + (M + 1 if R else 0) + R + 1 + (2 if R else 1) * parameters
-    roundings = u.shape[1] * step + 3 + 2 * M + order + 1 + terms
-    sizes, finals = np.zeros(u.shape), []
-    for row in range(len(u)):
-        state = None
-        for k in range(u.shape[1]):
-            size, state = ls.step(
-                rounded.of_moduli(system_at(layer, dt[row, k])),
-                np.abs(u[row : row + 1, k].numpy()),
-                state,
-                mode="truncated" if truncated else layer.spec.mode,
-                order=order,
-                backend="numpy",
-            )
-            sizes[row, k] = size[0]
-        finals.append(state[0])
-    through = np.abs((layer.D * u).detach().numpy())
-    gamma, of_through = rounded.gamma(roundings), rounded.gamma(2 + terms)
-    return gamma * sizes + of_through * through, gamma * np.abs(finals)
-
-
 @pytest.fixture
 def allowed(rounded):
-    """allowed(layer, u, dt, terms): `of_layer`."""
-    return partial(of_layer, rounded)
+    """allowed(layer, u, dt, terms): of outputs and final states."""
+    return rounded.of_layer
 
 
 def within(found, expected, bound):
@@ -100,7 +39,7 @@ def within(found, expected, bound):
 
 @pytest.mark.parametrize(("structure", "mode", "method"), KINDS)
 def test_every_step_is_that_of_a_system_with_its_step_size(
-    structure, mode, method, make_layer, make_signal, allowed, in_double
+    structure, mode, method, make_layer, make_signal, allowed, rounded, in_double
 ):
     layer = make_layer(structure, mode, discretization=method, dt_max=0.02)
     u, dt = make_signal(2, 12).double(), intervals(2, 12)
@@ -109,7 +48,7 @@ def test_every_step_is_that_of_a_system_with_its_step_size(
     for row in range(2):
         state = None
         for k in range(12):
-            system, u_k = system_at(layer, dt[row, k]), u[row : row + 1, k].numpy()
+            system, u_k = rounded.system_at(layer, dt[row, k]), u[row : row + 1, k].numpy()
             value, state = ls.step(system, u_k, state, mode=layer.spec.mode, order=layer.spec.order, backend="numpy")
             through = (layer.D * u[row, k]).detach().numpy()
             assert within(y[row, k], value[0] + through, 2 * of_y[row, k])
