@@ -147,7 +147,8 @@ def run_from(
         found = _single_step(backend, system, u, spec, start)
         if found is not None:
             return found
-    if not keeps_channels_last(backend, system.structure, spec, carry=carry):
+    contiguous = u.is_contiguous() if is_tensor(u) else u.flags.c_contiguous
+    if not contiguous and not keeps_channels_last(backend, system.structure, spec, carry=carry):
         # One copy, where every primitive would make its own.
         u = u.contiguous() if is_tensor(u) else np.ascontiguousarray(u)
     if spec.mode == "liquid":

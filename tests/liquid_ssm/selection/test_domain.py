@@ -140,6 +140,10 @@ def test_large_arrays_are_sampled_unless_every_value_counts():
     assert largest(u, exact=False) == 1.0
     assert largest(u[..., ::-1], exact=False) == 9.0  # what cannot be cut into blocks is looked at as a whole
     assert largest(u[..., :EXACT_UP_TO], exact=False) == 9.0
+    channels_last = u.reshape(1, -1, 4).swapaxes(1, 2)
+    assert not channels_last.flags.c_contiguous
+    assert largest(channels_last, exact=True) == 9.0
+    assert largest(channels_last, exact=False) == 1.0
 
 
 def test_tensors_of_inference_mode_are_measured_at_every_call():
