@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from liquid_ssm.arrays import is_channels_last
+
 Array = npt.NDArray[Any]
 
 
@@ -26,7 +28,7 @@ class MemoryOrder:
     @classmethod
     def of(cls, u: Array) -> MemoryOrder:
         """That of u; row after row where both are the same, and for every other order, which is to be copied."""
-        return cls(u.shape, not u.flags.c_contiguous and u.swapaxes(1, 2).flags.c_contiguous)
+        return cls(u.shape, is_channels_last(u))
 
     @property
     def apart(self) -> int:

@@ -29,6 +29,13 @@ def namespace(value: Any) -> Any:
     return sys.modules["torch"] if is_tensor(value) else np
 
 
+def is_channels_last(u: Any) -> bool:
+    """Whether a signal (batch, H, L) lies in memory as a contiguous array (batch, L, H), and not row after row."""
+    if is_tensor(u):
+        return not u.is_contiguous() and bool(u.swapaxes(1, 2).is_contiguous())
+    return not u.flags.c_contiguous and bool(u.swapaxes(1, 2).flags.c_contiguous)
+
+
 def dtype_name(dtype: Any) -> str:
     """`float32`, `complex128`, … of a NumPy or torch dtype."""
     if isinstance(dtype, np.dtype):

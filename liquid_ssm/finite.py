@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import is_channels_last
+
 # Of a complex dtype, by its character, that of its parts.
 _PART = {kind: np.dtype(kind).type(0).real.dtype for kind in "FDG"}
 
@@ -19,8 +21,7 @@ def all_finite(*arrays: npt.NDArray[Any]) -> bool:
 
 
 def _finite(array: npt.NDArray[Any]) -> bool:
-    if array.ndim == 3 and not array.flags.c_contiguous:
-        # Signals may lie in memory with their channels last.
+    if array.ndim == 3 and is_channels_last(array):
         array = array.swapaxes(1, 2)
     if array.flags.c_contiguous:
         array = array.reshape(-1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from .arrays import dtype_name, is_tensor, namespace
+from .arrays import dtype_name, is_channels_last, is_tensor, namespace
 from .errors import ParameterError, ShapeError
 from .finite import all_finite
 from .problem import ModeSpec, Problem, commutes
@@ -147,9 +147,8 @@ def run_from(
         found = _single_step(backend, system, u, spec, start)
         if found is not None:
             return found
-    contiguous = u.is_contiguous() if is_tensor(u) else u.flags.c_contiguous
-    if not contiguous and not keeps_channels_last(backend, system.structure, spec, carry=carry):
-        # One copy, where every primitive would make its own.
+    if is_channels_last(u) and not keeps_channels_last(backend, system.structure, spec, carry=carry):
+        # One copy, where every primitive would make its own.  Any other order is the backend's to bear.
         u = u.contiguous() if is_tensor(u) else np.ascontiguousarray(u)
     if spec.mode == "liquid":
         y, final = backend.scan(system, u, start, liquid=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from liquid_ssm.arrays import is_channels_last
 from liquid_ssm.backend import Backend
 from liquid_ssm.systems import DiagonalSystem, DPLRSystem
 
@@ -15,7 +16,7 @@ from .batching import Places, Results, batching_rule
 from .conjugation import marks_count
 from .differentiation import not_traced, register_derivative
 from .implementations import implementation, require_gradients
-from .memory import array_of, empty_signal, is_channels_last, tensor_of
+from .memory import array_of, empty_signal, tensor_of
 
 Tensor = torch.Tensor
 Operator = Any  # a torch._ops.OpOverload

@@ -18,11 +18,6 @@ def array_of(tensor: torch.Tensor | None) -> Array | None:
     return array
 
 
-def is_channels_last(u: torch.Tensor) -> bool:
-    """Whether a signal (batch, H, L) lies in memory as a contiguous tensor (batch, L, H), and not row after row."""
-    return not u.is_contiguous() and u.transpose(1, 2).is_contiguous()
-
-
 def empty_signal(u: torch.Tensor, channels_last: bool) -> torch.Tensor:
     """Room for a signal like u (batch, H, L), row after row or with its channels last in memory."""
     if not channels_last:

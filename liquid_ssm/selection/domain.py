@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..arrays import is_tensor
+from ..arrays import is_channels_last, is_tensor
 from ..certificate import Domain, Range
 from ..problem import Problem
 
@@ -180,8 +180,8 @@ def largest(u: Any, *, exact: bool) -> float:
         if u.device.type != "cpu":
             return float(u.abs().max()) if u.numel() else 0.0
         u = (u.float() if u.dtype.itemsize < 4 else u).numpy()
-    if u.ndim == 3 and not u.flags.c_contiguous:
-        u = u.swapaxes(1, 2)  # signals may lie in memory with their channels last
+    if u.ndim == 3 and is_channels_last(u):
+        u = u.swapaxes(1, 2)
     if u.size > EXACT_UP_TO and not exact and u.flags.c_contiguous:
         stride = u.size // _BLOCKS
         u = u.reshape(-1)[: _BLOCKS * stride].reshape(_BLOCKS, stride)[:, :_BLOCK]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from liquid_ssm.arrays import dtype_name, is_tensor, kind_of, namespace
+from liquid_ssm.arrays import dtype_name, is_channels_last, is_tensor, kind_of, namespace
 
 
 def test_tensors_are_told_from_arrays():
@@ -17,6 +17,15 @@ def test_tensors_are_told_from_arrays():
     assert (kind_of(torch.zeros(2)), kind_of(np.zeros(2)), kind_of([1.0])) == ("torch", "numpy", "numpy")
     assert namespace(torch.zeros(2)) is torch
     assert namespace(np.zeros(2)) is np
+
+
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_channels_are_last_in_memory_where_nothing_else_is_true(make):
+    assert is_channels_last(make((2, 5, 3)).swapaxes(1, 2))
+    others = [make((2, 3, 5)), make((5, 3, 2)).swapaxes(0, 2), make((2, 10, 3)).swapaxes(1, 2)[..., ::2]]
+    # Both orders at once: row after row is what it counts as.
+    both = [make((2, 5, 1)).swapaxes(1, 2), make((2, 1, 3)).swapaxes(1, 2), make((0, 5, 3)).swapaxes(1, 2)]
+    assert not any(map(is_channels_last, [*others, *both]))
 
 
 @pytest.mark.parametrize("name", ["float32", "float64", "complex64", "complex128", "bfloat16", "int64"])

@@ -64,6 +64,7 @@ def _strides(subject: Subject, example: Example) -> None:
         "in Fortran order": np.asfortranarray(example.u),
         "with negative strides": np.ascontiguousarray(example.u[..., ::-1])[..., ::-1],
         "a slice of a larger array": np.repeat(example.u, 2, axis=-1)[..., ::2],
+        "with its channels last in memory": np.ascontiguousarray(example.u.swapaxes(1, 2)).swapaxes(1, 2),
         "with time first in memory": np.ascontiguousarray(np.moveaxis(example.u, -1, 0)).transpose(1, 2, 0),
     }
     name, u = list(layouts.items())[example.choice % len(layouts)]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from liquid_ssm.arrays import is_channels_last
 from liquid_ssm.backends.operators.cascade import cascade, cascade_backward
 from liquid_ssm.backends.operators.joint_scan import joint_scan, joint_scan_backward
-from liquid_ssm.backends.operators.memory import is_channels_last
 from liquid_ssm.backends.operators.scan import scan, scan_backward
 
 STRUCTURES = ("diagonal", "dplr")
