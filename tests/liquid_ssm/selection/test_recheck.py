@@ -6,7 +6,6 @@ import sys
 import threading
 import warnings
 from dataclasses import replace
-from time import sleep
 
 import numpy as np
 import pytest
@@ -15,17 +14,13 @@ import torch
 import liquid_ssm as ls
 from liquid_ssm.backends.numpy_backend import NumPyBackend
 from liquid_ssm.certificate_store import CertificateStore
-from liquid_ssm.selection import auto, recheck
+from liquid_ssm.selection import auto, choose, recheck
 
 
-class Slow(NumPyBackend):
-    """numpy, so slow that it is not chosen while there is another."""
+class Second(NumPyBackend):
+    """numpy, second to the turning one."""
 
-    name = "slow"
-
-    def scan(self, *args, **options):
-        sleep(0.01)
-        return super().scan(*args, **options)
+    name = "second"
 
 
 WRONG = {"factor": 1.0}
@@ -45,7 +40,9 @@ class Turning(NumPyBackend):
 def turning(only, monkeypatch):
     WRONG["factor"] = 1.0
     monkeypatch.setitem(sys.modules, "planted_backends", sys.modules[Turning.__module__])
-    only(turning="planted_backends:Turning", slow="planted_backends:Slow")
+    only(turning="planted_backends:Turning", second="planted_backends:Second")
+    # Whichever is the fastest by the clock: the fixed order says who is chosen.
+    monkeypatch.setattr(choose.Selection, "_fastest", lambda self, passed: self.order(passed)[0])
     yield
     WRONG["factor"] = 1.0
 
@@ -91,7 +88,7 @@ def test_one_that_turns_wrong_is_quarantined_and_replaced(system, u, turning, wi
     # The planted error is one product, rounded once: y (1 + 2^-53) at most.
     wrong = exact * (1 + 1e-9)
     assert (np.abs(kept["y"] - wrong) <= 2.0**-53 * np.abs(wrong)).all()
-    assert chosen() == ["slow"]
+    assert chosen() == ["second"]
     assert [record.backend for record in CertificateStore().records()] == ["turning"]
     # It stays out, though it would pass again and though this process knows nothing any more.
     WRONG["factor"] = 1.0
@@ -99,7 +96,7 @@ def test_one_that_turns_wrong_is_quarantined_and_replaced(system, u, turning, wi
     path.unlink()
     auto.forget()
     ls.apply(system, u, mode="liquid", **options)
-    assert chosen() == ["slow"]
+    assert chosen() == ["second"]
 
 
 def test_a_state_that_is_given_is_part_of_the_check(system, u, turning):
@@ -236,8 +233,6 @@ def test_lists_and_gradients_are_checked_too(system, u, only):
 @pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb"])
 def test_results_that_were_computed_in_a_wider_dtype_are_checked_as_such(mode, system, u, only, monkeypatch):
     only("numpy")
-    from liquid_ssm.selection import choose
-
     # Its bound is tighter than what rounding to float32 costs.
     monkeypatch.setattr(choose.Selection, "_fastest", lambda self, passed: passed[-1])
 
