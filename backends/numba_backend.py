@@ -22,12 +22,11 @@ from liquid_ssm.backend import (
     Rejection,
 )
 from liquid_ssm.errors import BackendRejected, ParameterError, unknown_name
-from liquid_ssm.problem import ModeSpec, Problem
+from liquid_ssm.problem import ModeSpec, Problem, commutes
 from liquid_ssm.systems import DiagonalSystem, DPLRSystem, MIMOSystem, System
 
 from ._arguments import at_least, fitting, optional, shaped, signal
 from ._correlations import checked
-from ._memory_order import MemoryOrder
 from .operators.implementations import register
 
 Array = npt.NDArray[Any]
@@ -105,6 +104,7 @@ class NumbaBackend(Backend):
         gradients=True,
     )
     linear_method = "recurrence"
+    gradients_apart = True
     arithmetic = Arithmetic(
         summation="any",
         fused=None,
@@ -139,10 +139,14 @@ class NumbaBackend(Backend):
         """How a problem of this shape is rounded.
 
         float32 states may be kept divided by B̄, the linear recurrence takes chunks at once where that is faster, and a
-        scan of few rows and many steps runs in pieces; gradients never do.
+        scan of few rows and many steps runs in pieces.  Gradients of the linear recurrence take chunks of their
+        own.
         """
         usual = self.arithmetic
-        if problem.structure != "diagonal" or problem.gradient or problem.length <= 1:
+        if problem.gradient:
+            chunk = self._gradient_chunk(problem) if self._has_linear_scan(problem) else None
+            return replace(usual, gradient_chunk=chunk)
+        if problem.structure != "diagonal" or problem.length <= 1:
             return usual
         scaled = problem.dtype == "float32" and self.state_dtype is None
         usual = replace(usual, scaled_states=scaled)
@@ -265,8 +269,7 @@ class NumbaBackend(Backend):
             if tables.finite:
                 from .compiled.chunked import chunked_scan
 
-                y, final = chunked_scan(tables, u, state, self.threads)
-                return MemoryOrder.of(u).arranged(y), final
+                return chunked_scan(tables, u, state, self.threads)
         pieces = self._pieces(problem)
         if pieces > 1:
             from .compiled.pieces import scan_in_pieces
@@ -308,10 +311,16 @@ class NumbaBackend(Backend):
             found = lowrank_vjp(system, u, states, grad_y, final, order=1, kind=kind, **self._options)
             found = found._replace(state=found.state[:, 0])
         else:
-            from .compiled import diagonal
-
             assert isinstance(system, DiagonalSystem)
-            found = diagonal.scan_vjp(system, u, state, grad_y, grad_state, liquid=liquid, **self._options)
+            tables = None if liquid else self._gradient_tables(system, u)
+            if tables is None:
+                from .compiled import diagonal
+
+                found = diagonal.scan_vjp(system, u, state, grad_y, grad_state, liquid=liquid, **self._options)
+            else:
+                from .compiled.chunk_gradients import chunked_vjp
+
+                found = chunked_vjp(system, tables, u, state, grad_y, grad_state, self.threads)
         return _in_dtype_of(given, found)
 
     def cascade(
@@ -655,6 +664,30 @@ class NumbaBackend(Backend):
         if not pays(problem.n_modes, rows, problem.length, problem.dtype, n_channels):
             return None
         return best_chunk(problem.n_modes, problem.dtype)
+
+    def _has_linear_scan(self, problem: Problem) -> bool:
+        """Whether a term of the problem is a linear recurrence by itself, `scan` without `liquid`."""
+        spec = problem.spec
+        if spec.mode == "kb" and spec.order > 1:
+            joined = (spec.correlations, spec.window, problem.state) == ("adjacent", None, False)
+            return not (joined or commutes(problem.structure, spec))
+        return spec.mode in ("s4", "kb", "pb")
+
+    def _gradient_chunk(self, problem: Problem) -> int | None:
+        """Steps that gradients of the linear recurrence take at once, or None."""
+        from .compiled.chunk_gradients import best_chunk
+
+        if problem.structure != "diagonal" or problem.dtype != "float32" or self.state_dtype is not None:
+            return None
+        return best_chunk(problem.n_modes, problem.batch, problem.n_channels, problem.length)
+
+    def _gradient_tables(self, system: DiagonalSystem, u: Array) -> Any:
+        """Tables for that; None where steps are taken one by one, or a power of Ā leaves the range."""
+        from .compiled.chunk_gradients import Tables
+
+        chunk = self._gradient_chunk(_shape_of(system, u))
+        tables = None if chunk is None else Tables.of(system, chunk, u.dtype, self.threads)
+        return tables if tables is not None and tables.finite else None
 
     def _chunk_tables(self, system: DiagonalSystem, chunk: int) -> Any:
         from .compiled.chunked import chunk_tables

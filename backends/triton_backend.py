@@ -73,6 +73,7 @@ class TritonBackend(Backend):
         gradients=True,
     )
     linear_method = "recurrence"
+    gradients_apart = True
     arithmetic = Arithmetic(
         summation="any",
         fused=None,

@@ -120,8 +120,8 @@ class Arithmetic:
             dtype); None for u's.
         kernels: without FFT, `recurrence` where a kernel is the recurrence's answer to an impulse, `tables` where
             that of a diagonal system comes from two tables of powers and that of others as `kernel_dtype` says.
-        table_dtype: dtype in which tables of powers (of kernels and of `linear_chunk`) are formed before they are
-            rounded to u's, where it is finer; None for u's own.
+        table_dtype: dtype in which tables of powers (of kernels, `linear_chunk` and `gradient_chunk`) are formed before
+            they are rounded to u's, where it is finer; None for u's own.
         joint_adjacent: `kb` over adjacent index tuples, without window and without states that are given or asked
             for, is one recurrence for all orders on diagonal and dplr systems, and so are its gradients; else one
             recurrence per order.
@@ -133,6 +133,8 @@ class Arithmetic:
             of states and rounded to it once.
         factor_dtype: `tf32` or `bfloat16` where the matrix products of `linear_chunk` on float32 numbers may round both
             factors to that format first and truncate while they add up; None where they do not.
+        gradient_chunk: steps that gradients of the linear recurrence of a diagonal system take at once, counted from
+            the first, by tables, forwards and backwards; None for step by step.
         correlations: `sequential` where sums and polynomials of inputs run in the order of time, `sums` where running
             sums may be bracketed in another way, one order after the other, `any` where products of polynomials may be,
             too.
@@ -153,6 +155,7 @@ class Arithmetic:
     linear_chunk: int | None = None
     scaled_states: bool = False
     factor_dtype: Literal["tf32", "bfloat16"] | None = None
+    gradient_chunk: int | None = None
     correlations: Literal["sequential", "sums", "any"] = "sequential"
     fft_gradients: bool = False
 
@@ -218,6 +221,9 @@ class Backend(ABC):
     capabilities: ClassVar[Capabilities]
     linear_method: ClassVar[Literal["recurrence", "convolution"]] = "recurrence"
     arithmetic: ClassVar[Arithmetic] = Arithmetic()
+    # Outputs are computed alike whether gradients will be asked for or not; `arithmetic_for` a problem with gradients
+    # is then how these are computed, and without them how outputs are.
+    gradients_apart: ClassVar[bool] = False
 
     def arithmetic_for(self, problem: Problem) -> Arithmetic:
         """How `problem` is computed; the same for all problems unless a backend rounds differently by shape."""

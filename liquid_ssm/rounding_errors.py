@@ -95,6 +95,7 @@ def rounding_model(backend: Any, problem: Problem) -> RoundingModel:
         linear_chunk=arithmetic.linear_chunk,
         scaled_states=arithmetic.scaled_states,
         factor_dtype=arithmetic.factor_dtype,
+        gradient_chunk=arithmetic.gradient_chunk,
         correlations=arithmetic.correlations,
     )
 

@@ -17,6 +17,7 @@ import numpy as np
 from .adjoint import _Adjoint, _by_order, gradients
 from .adjoint_moduli import GradientProblem, moduli_gradients, roundings, sum_cost
 from .adjoint_transport import Transport
+from .chunk_gradients import chunked_gradient_bounds
 from .correlation import count
 from .exact import CORRELATIONS, MODES, check_realization
 from .fft_gradients import by_fft, fft_gradient_bounds
@@ -119,8 +120,8 @@ def _take_smaller(
     p = problem
     if p.one_recurrence:
         link = {"s4": None, "liquid": "self"}.get(p.mode, "drive" if p.order > 1 else None)
-        running = _Running(p, link, p.order, model).run()
-        for name in bounds:
+        running = _of_linear(p, model) if p.linear_scan else _Running(p, link, p.order, model).run()
+        for name in bounds if running else ():
             bounds[name] = np.fmin(bounds[name], running[name])
         return
     if p.joint and model.joint_adjacent:
@@ -130,13 +131,23 @@ def _take_smaller(
         return
     # The linear term apart: its share of the moduli, and one rounding for every order that is added to it.
     linear = p.linear
+    running = _of_linear(linear, model)
+    if not running:
+        return
     shares = moduli_gradients(linear, model)
-    running = _Running(linear, None, 1, model).run()
     gamma = count(roundings(p, model), np.array(model.unit))
     for name, size in sizes.items():
         others = gamma * np.maximum(size - shares[name] * (1 - 2.0**-40), 0)
         added = running[name] + 2 * (p.order + 1) * model.unit * (shares[name] + running[name])
         bounds[name] = np.fmin(bounds[name], others + added)
+
+
+def _of_linear(linear: GradientProblem, model: RoundingModel) -> dict[str, Array]:
+    """The running bound of a linear recurrence; empty where it takes chunks of time for which there is none."""
+    if model.gradient_chunk is None:
+        return _Running(linear, None, 1, model).run()
+    whole = linear.u.shape[-1] % model.gradient_chunk == 0
+    return chunked_gradient_bounds(linear, model) if whole and linear.realization.structure == "diagonal" else {}
 
 
 def _finished(bound: Array) -> Array:

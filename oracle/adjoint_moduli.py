@@ -53,6 +53,11 @@ class GradientProblem:
         return adjacent and self.order > 1 and self.realization.structure in STRUCTURES
 
     @property
+    def linear_scan(self) -> bool:
+        """Whether the mode is the linear recurrence and no more."""
+        return self.mode == "s4" or (self.order == 1 and not self.recurrent)
+
+    @property
     def one_recurrence(self) -> bool:
         """Whether the mode is one recurrence, as `kb` over all index tuples of a diagonal system is."""
         commuting = (self.mode, self.correlations, self.window) == ("kb", "all", None)

@@ -66,6 +66,8 @@ class RoundingModel:
         factor_unit: how far, relative to them, both factors of every product in the matrix products of `linear_chunk`
             may be rounded before they are multiplied; their sums then lose up to 2u per addition.  None where factors
             are taken as they are.
+        gradient_chunk: steps Q that gradients of the linear recurrence of a `diagonal` system take at once, counted
+            from the first, by tables that are formed in `table_unit` and rounded once; None for step by step.
         correlations: sums and polynomials of inputs run in the order of time; or as running sums in any bracketing, one
             order after the other (`sums`); or also as products of polynomials in any bracketing (`any`).
         correlation_chunk: with correlations='any', a number of steps after which, counted from the first, the
@@ -89,6 +91,7 @@ class RoundingModel:
     linear_chunk: int | None = None
     scaled_states: bool = False
     factor_unit: float | None = None
+    gradient_chunk: int | None = None
     correlations: Literal["sequential", "sums", "any"] = "sequential"
     correlation_chunk: int | None = None
 
@@ -104,6 +107,11 @@ class RoundingModel:
         if self.linear_chunk is not None and (self.scan != "sequential" or self.linear_chunk < 1):
             raise ValueError(
                 f"linear_chunk={self.linear_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with "
+                "scan='sequential'"
+            )
+        if self.gradient_chunk is not None and (self.scan != "sequential" or self.gradient_chunk < 1):
+            raise ValueError(
+                f"gradient_chunk={self.gradient_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with "
                 "scan='sequential'"
             )
         if self.correlations not in ("sequential", "sums", "any"):
@@ -141,6 +149,7 @@ class RoundingModel:
         linear_chunk: int | None = None,
         scaled_states: bool = False,
         factor_dtype: str | None = None,
+        gradient_chunk: int | None = None,
         correlations: Literal["sequential", "sums", "any"] = "sequential",
         correlation_chunk: int | None = None,
     ) -> RoundingModel:
@@ -170,6 +179,7 @@ class RoundingModel:
             linear_chunk=linear_chunk,
             scaled_states=scaled_states,
             factor_unit=FACTOR_UNITS[factor_dtype] if factor_dtype and unit == 2.0**-24 else None,
+            gradient_chunk=gradient_chunk,
             correlations=correlations,
             correlation_chunk=correlation_chunk,
         )

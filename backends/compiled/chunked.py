@@ -15,16 +15,20 @@ import numpy.typing as npt
 
 from liquid_ssm.systems import DiagonalSystem
 
+from .._memory_order import MemoryOrder
 from .caching import compiled, inlined
 from .scan import linear_step
 from .simd import fma, from_lane, lanes, load, splat, store, total, width
 from .threads import share
+from .tiles import turn_block, turn_block_back
 from .vandermonde import product
 
 Array = npt.NDArray[Any]
 
 # Chunks of one row that are computed together: each number of a table that is loaded serves all of them.
 TOGETHER = 4
+# Chunks of a block of time of signals with their channels last, which are brought into rows first.
+BLOCK = 64
 # Cost of one entry of the tables, in operations of a lane, as measured.
 TABLE_OPERATIONS = 100
 
@@ -118,7 +122,7 @@ def chunked_scan(tables: ChunkTables, u: Array, state: Array | None, threads: in
 
     Args:
         tables: of the system, in u's dtype.
-        u: (batch, H, L) float32 or float64.
+        u: (batch, H, L) float32 or float64, read where it is in either `MemoryOrder`, in which y is then.
         state: (batch, H, M) or None for rest.
         threads: no bit of the result depends on them.
 
@@ -134,20 +138,26 @@ def chunked_scan(tables: ChunkTables, u: Array, state: Array | None, threads: in
         Eq. 2.
     """
     batch, n_channels, length = u.shape
-    padded = tables.modes.shape[-1]
-    u = np.ascontiguousarray(u)
-    y = np.empty(u.shape, u.dtype)
+    padded, memory = tables.modes.shape[-1], MemoryOrder.of(u)
+    y = memory.empty(u.dtype)
     states = np.zeros((batch * n_channels, 2, padded), u.dtype)
     if state is not None:
         parts = state.reshape(batch * n_channels, tables.n_modes)
         states[:, 0, : tables.n_modes], states[:, 1, : tables.n_modes] = parts.real, parts.imag
     flat = [t.reshape(n_channels, t[0].size) for t in (tables.kernel, tables.inputs, tables.outputs, tables.modes)]
-    signals = u.reshape(-1), y.reshape(-1), states.reshape(batch * n_channels, 2 * padded)
+    signals = memory.flat(u), memory.flat(y), states.reshape(batch * n_channels, 2 * padded)
+    at_once = max(1, (1 << 20) // max(1, length * padded))
 
-    def work(first: int, end: int) -> None:
+    def rows(first: int, end: int) -> None:
         chunk_rows(*flat, tables.n_modes, *signals, length, first, end)
 
-    share(work, batch * n_channels, threads, max(1, (1 << 20) // max(1, length * padded)))
+    def tiles(first: int, end: int) -> None:
+        chunk_tiles(*flat, tables.n_modes, *signals, length, first, end)
+
+    if memory.channels_last:
+        share(tiles, batch * -(-n_channels // lanes(u.dtype)), threads, -(-at_once // lanes(u.dtype)))
+    else:
+        share(rows, batch * n_channels, threads, at_once)
     kind = np.result_type(u.dtype, np.complex64) if tables.is_complex else u.dtype
     final = np.empty((batch * n_channels, tables.n_modes), kind)
     final.real = states[:, 0, : tables.n_modes]
@@ -316,20 +326,49 @@ def chunk_rows(kernel, inputs, outputs, modes, n_modes, u, y, states, length, fi
         u, y: one-dimensional; `y` is written.
         states: (rows, 2P); replaced by the final ones.
     """
-    n_channels, chunk = kernel.shape[0], kernel.shape[1] // 2
-    padded = states.shape[1] // 2
-    starts = np.empty(TOGETHER * 2 * padded, u.dtype)
-    block = np.empty(TOGETHER * 2 * width(u), u.dtype)
-    whole = length // chunk
+    n_channels, padded = kernel.shape[0], states.shape[1] // 2
+    starts, block = np.empty(TOGETHER * 2 * padded, u.dtype), np.empty(TOGETHER * 2 * width(u), u.dtype)
     for row in range(first, end):
-        h = row % n_channels
-        state = states[row]
-        for c in range(0, whole, TOGETHER):
-            count = min(TOGETHER, whole - c)
-            o0 = np.uintp(row * length + c * chunk)
-            # Where fewer chunks are left, the last one is computed again and dropped.
-            o1, o2 = o0 + np.uintp(min(1, count - 1) * chunk), o0 + np.uintp(min(2, count - 1) * chunk)
-            o3 = o0 + np.uintp((count - 1) * chunk)
-            advance(inputs[h], modes[h], chunk, count, u, o0, o1, o2, o3, state, starts, block)
-            answer(kernel[h], outputs[h], chunk, count, u, o0, o1, o2, o3, starts, padded, n_modes, y)
-        step_by_step(modes[h], u, y, row * length + whole * chunk, (row + 1) * length, state)
+        h, at = row % n_channels, row * length
+        row_of_chunks(
+            kernel[h], inputs[h], outputs[h], modes[h], n_modes, u, at, y, states[row], length, starts, block
+        )  # fmt: skip
+
+
+@inlined
+def row_of_chunks(kernel, inputs, outputs, modes, n_modes, u, at, y, state, length, starts, block):  # type: ignore[no-untyped-def]
+    """`length` steps of one row from `at` on in `u` and `y`: whole chunks, and then the steps that are left."""
+    chunk, padded = kernel.shape[0] // 2, state.shape[0] // 2
+    whole = length // chunk
+    for c in range(0, whole, TOGETHER):
+        count = min(TOGETHER, whole - c)
+        o0 = np.uintp(at + c * chunk)
+        # Where fewer chunks are left, the last one is computed again and dropped.
+        o1, o2 = o0 + np.uintp(min(1, count - 1) * chunk), o0 + np.uintp(min(2, count - 1) * chunk)
+        o3 = o0 + np.uintp((count - 1) * chunk)
+        advance(inputs, modes, chunk, count, u, o0, o1, o2, o3, state, starts, block)
+        answer(kernel, outputs, chunk, count, u, o0, o1, o2, o3, starts, padded, n_modes, y)
+    step_by_step(modes, u, y, at + whole * chunk, at + length, state)
+
+
+@compiled
+def chunk_tiles(kernel, inputs, outputs, modes, n_modes, u, y, states, length, first, end):  # type: ignore[no-untyped-def]
+    """`chunk_rows` for signals with their channels last: tiles of W channels of one sequence, brought into rows."""
+    w = width(u)
+    n_channels, chunk, padded = kernel.shape[0], kernel.shape[1] // 2, states.shape[1] // 2
+    starts, block = np.empty(TOGETHER * 2 * padded, u.dtype), np.empty(TOGETHER * 2 * w, u.dtype)
+    span, tiles = BLOCK * chunk, (n_channels + w - 1) // w
+    rows, answers = np.empty(w * span, u.dtype), np.empty(w * span, u.dtype)
+    for tile in range(first, end):
+        sequence, channel = tile // tiles, tile % tiles * w
+        n = min(w, n_channels - channel)
+        for begin in range(0, length, span):
+            steps, at = min(span, length - begin), (sequence * length + begin) * n_channels + channel
+            turn_block(u, at, n_channels, rows, 0, span, steps, n)
+            for lane in range(n):
+                h, state = channel + lane, states[sequence * n_channels + channel + lane]
+                row_of_chunks(
+                    kernel[h], inputs[h], outputs[h], modes[h], n_modes, rows, lane * span, answers, state, steps,
+                    starts, block,
+                )  # fmt: skip
+            turn_block_back(answers, 0, span, y, at, n_channels, steps, n)

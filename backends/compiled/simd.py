@@ -19,6 +19,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import make_array
 
+from .caching import inlined
+
 
 @cache
 def cpu_features() -> frozenset[str]:
@@ -308,8 +310,10 @@ def gather_block(typing: Any, source: Any, start: Any, offsets: Any, first: Any,
 
 
 @intrinsic
-def transpose_block(typing: Any, source: Any, start: Any, target: Any, index: Any) -> Any:
-    """target[index + lanes·l + t] = source[start + lanes·t + l], a square block of one dtype."""
+def transpose_apart(
+    typing: Any, source: Any, start: Any, apart: Any, target: Any, index: Any, target_apart: Any
+) -> Any:
+    """target[index + target_apart·l + t] = source[start + apart·t + l], a square block of one dtype."""
     vector = _vector_of(source.dtype)
     n = vector.lanes
 
@@ -317,13 +321,24 @@ def transpose_block(typing: Any, source: Any, start: Any, target: Any, index: An
         intp = context.get_value_type(types.intp)
         kind = context.get_value_type(vector)
         align = source.dtype.bitwidth // 8
+
+        def place(first: Any, step: Any, i: int) -> Any:
+            return builder.add(first, builder.mul(step, intp(i)))
+
         rows = []
         for t in range(n):
-            at = builder.add(args[1], intp(t * n))
+            at = place(args[1], args[2], t)
             rows.append(builder.load(_pointer(context, builder, signature.args[0], args[0], at, kind), align=align))
         for lane, row in enumerate(_transposed(builder, rows)):
-            at = builder.add(args[3], intp(lane * n))
-            builder.store(row, _pointer(context, builder, signature.args[2], args[2], at, kind), align=align)
+            at = place(args[4], args[5], lane)
+            builder.store(row, _pointer(context, builder, signature.args[3], args[3], at, kind), align=align)
         return context.get_dummy_value()
 
-    return types.void(source, types.intp, target, types.intp), generate
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
+
+
+@inlined
+def transpose_block(source, start, target, index):  # type: ignore[no-untyped-def]
+    """target[index + lanes·l + t] = source[start + lanes·t + l], a square block of one dtype."""
+    w = width(source)
+    transpose_apart(source, start, w, target, index, w)

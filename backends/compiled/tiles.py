@@ -17,7 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .caching import inlined
-from .simd import VECTOR_BYTES, from_lane, gather_block, load, load_as, splat, store, transpose_block, width
+from .simd import (
+    VECTOR_BYTES,
+    from_lane,
+    gather_block,
+    load,
+    load_as,
+    splat,
+    store,
+    transpose_apart,
+    transpose_block,
+    width,
+)
 
 Array = npt.NDArray[Any]
 
@@ -247,3 +258,27 @@ def write_signal(source, steps, group, n_rows, y, offsets, start, apart, block):
             for g in range(1, group):
                 number += source[t * w + r * group + g]
             y[offsets[r * group] + (start + t) * apart] = number
+
+
+@inlined
+def turn_block(source, at, apart, target, to, between, steps, n):  # type: ignore[no-untyped-def]
+    """target[to + between·l + t] = source[at + apart·t + l], t < steps and l < n, n at most the lanes of a vector."""
+    w = width(source)
+    whole = steps - steps % w if n == w else 0
+    for t in range(0, whole, w):
+        transpose_apart(source, at + t * apart, apart, target, to + t, between)
+    for t in range(whole, steps):
+        for lane in range(n):
+            target[to + between * lane + t] = source[at + t * apart + lane]
+
+
+@inlined
+def turn_block_back(source, at, between, target, to, apart, steps, n):  # type: ignore[no-untyped-def]
+    """The inverse of `turn_block`: target[to + apart·t + l] = source[at + between·l + t]."""
+    w = width(source)
+    whole = steps - steps % w if n == w else 0
+    for t in range(0, whole, w):
+        transpose_apart(source, at + t, between, target, to + t * apart, apart)
+    for t in range(whole, steps):
+        for lane in range(n):
+            target[to + t * apart + lane] = source[at + between * lane + t]

@@ -527,8 +527,8 @@ def verdict(
 
 
 def _for_forward(c: Contender) -> Contender:
-    """The contender as its outputs are computed: with NumPy arrays `vjp` has none, so they are those without."""
-    if c.problem.gradient and c.problem.arrays == "numpy":
+    """The contender as its outputs are computed: as without gradients with NumPy arrays, of which `vjp` has none."""
+    if c.problem.gradient and (c.problem.arrays == "numpy" or c.backend.gradients_apart):
         return replace(c, problem=replace(c.problem, gradient=False))
     return c
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,8 +170,26 @@ def test_how_it_rounds_depends_on_the_shape_alone():
     assert not of(mode="liquid", dtype="float64").scaled_states
     pieces = of(mode="liquid", batch=1, n_channels=1, n_modes=3, length=16384)
     assert (pieces.scan, pieces.scan_chunk) == ("any", 16384 // 32)
-    assert of(gradient=True) == NUMBA.arithmetic
     assert of(length=1) == NUMBA.arithmetic
+
+
+def test_gradients_of_linear_recurrences_take_chunks():
+    def chunk_of(spec, structure="diagonal", dtype="float32", backend=NUMBA, **options):
+        problem = Problem(spec, structure, 8, 16, 32, 4096, dtype, gradient=True, **options)
+        arithmetic = backend.arithmetic_for(problem)
+        assert arithmetic == replace(backend.arithmetic, gradient_chunk=arithmetic.gradient_chunk)
+        return arithmetic.gradient_chunk
+
+    adjacent = ModeSpec("kb", 2, correlations="adjacent")
+    for spec in (ModeSpec("s4"), ModeSpec("pb", 3), ModeSpec("kb", 1), replace(adjacent, window=8)):
+        assert chunk_of(spec) == 64
+        assert chunk_of(spec, dtype="float64") is None
+        assert chunk_of(spec, structure="dplr") is None
+        assert chunk_of(spec, backend=float64_state()) is None
+    # Other recurrences; one for all orders of `kb`, but one for each where states are carried.
+    for spec in (ModeSpec("liquid"), ModeSpec("truncated", 3), ModeSpec("kb", 3), adjacent):
+        assert chunk_of(spec) is None
+    assert chunk_of(adjacent, state=True) == 64
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "dplr"])

@@ -8,6 +8,7 @@ import pytest
 
 from liquid_ssm.backends._vandermonde import power_table
 from liquid_ssm.backends.compiled.chunked import (
+    BLOCK,
     TOGETHER,
     ChunkTables,
     best_chunk,
@@ -127,6 +128,22 @@ def test_threads_change_no_bit(dtype: Any) -> None:
         other = scan(s, u, state, threads)
         assert np.array_equal(other[0], y)
         assert np.array_equal(other[1], final)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, -1, 0, 3])
+def test_channels_last_are_read_and_written_where_they_are_in_the_same_bits(dtype: Any, channels: int) -> None:
+    """Tiles of a whole vector of channels and of fewer; several blocks of time, and steps that fill no chunk."""
+    chunk, n_channels = 2 * lanes(dtype), channels if channels in (1, 2) else 2 * lanes(dtype) + channels
+    s = system(n_channels, 5, dtype)
+    for length in (chunk - 1, 5 * chunk + 3, (2 * BLOCK + 1) * chunk + 1):
+        u, state = signals(2, s, length)
+        last = np.ascontiguousarray(u.swapaxes(1, 2)).swapaxes(1, 2)
+        y, final = scan(s, u, state)
+        found, found_final = scan(s, last, state, threads=2)
+        assert np.array_equal(found, y)
+        assert np.array_equal(found_final, final)
+        assert found.swapaxes(1, 2).flags.c_contiguous or 1 in u.shape
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -14,6 +14,8 @@ from liquid_ssm.backends.compiled.tiles import (
     choose_layout,
     read_rows,
     read_signal,
+    turn_block,
+    turn_block_back,
     write_rows,
     write_signal,
 )
@@ -131,3 +133,24 @@ def test_signals_in_and_out_in_either_memory_order(dtype, group, n_channels, cha
     assert np.array_equal(y[..., start : start + steps], group * u[..., start : start + steps])
     assert np.isnan(y[..., :start]).all()
     assert np.isnan(y[..., start + steps :]).all()
+
+
+@compiled
+def turn(source, target, back, at, apart, to, between, steps, n):
+    turn_block(source, at, apart, target, to, between, steps, n)
+    turn_block_back(target, to, between, back, at, apart, steps, n)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("missing", [0, 1])
+@pytest.mark.parametrize("steps", [1, 16, 37])
+def test_blocks_of_channels_become_rows_and_come_back(dtype, missing, steps):
+    """A whole vector of channels and one channel fewer; nothing else is written."""
+    n, n_channels, room = lanes(dtype) - missing, lanes(dtype) + 3, 40
+    source = np.random.default_rng(0).normal(size=(steps + 4, n_channels)).astype(dtype)
+    rows, back = np.full((n + 1, room), np.nan, dtype), np.full_like(source, np.nan)
+    turn(source.reshape(-1), rows.reshape(-1), back.reshape(-1), 3 * n_channels + 2, n_channels, 1, room, steps, n)
+    assert np.array_equal(rows[:n, 1 : 1 + steps], source[3 : 3 + steps, 2 : 2 + n].T)
+    assert np.isnan(rows).sum() == rows.size - n * steps
+    assert np.array_equal(back[3 : 3 + steps, 2 : 2 + n], source[3 : 3 + steps, 2 : 2 + n])
+    assert np.isnan(back).sum() == back.size - n * steps

@@ -10,7 +10,8 @@ import pytest
 import liquid_ssm as ls
 from liquid_ssm.certificate_store import CertificateStore
 from liquid_ssm.problem import ModeSpec, Problem
-from liquid_ssm.selection.choose import Selection, _alike, _Tried, verdict
+from liquid_ssm.rounding_errors import rounding_models
+from liquid_ssm.selection.choose import Selection, _alike, _for_forward, _Tried, verdict
 from liquid_ssm.selection.contenders import Contender, contenders
 from liquid_ssm.selection.data import canonical
 from liquid_ssm.selection.truth import Finding
@@ -41,6 +42,18 @@ def chosen_among(medians, incumbent=None):
     selection = Selection(canonical(PROBLEM), validators={}, incumbent=incumbent)
     able = [c for c in contenders(PROBLEM, other_dtypes=False) if isinstance(c, Contender)]
     return selection._fastest([_Tried(c, timing=timing(medians[c.name])) for c in able]).contender.name
+
+
+def test_outputs_are_judged_as_they_are_computed():
+    """Chunks and pieces of time are those of outputs, of gradients others; some backends have one way for both."""
+    problem = Problem(ModeSpec("s4"), "diagonal", 4, 4, 32, 4096, "float32", gradient=True, arrays="torch")
+    found = {c.name: c for c in contenders(problem, other_dtypes=False) if isinstance(c, Contender)}
+    numba, torch = found["numba"], found["torch"]
+    assert _for_forward(numba).problem == replace(problem, gradient=False)
+    assert _for_forward(torch).problem == problem
+    outputs = rounding_models(numba.backend, _for_forward(numba).problem)
+    assert [model.linear_chunk is None for model in outputs] == [False]
+    assert _for_forward(replace(torch, problem=replace(problem, arrays="numpy"))).problem.gradient is False
 
 
 def test_who_was_chosen_before_stays_if_others_are_as_fast():
