@@ -312,15 +312,17 @@ class NumbaBackend(Backend):
             found = found._replace(state=found.state[:, 0])
         else:
             assert isinstance(system, DiagonalSystem)
-            tables = None if liquid else self._gradient_tables(system, u)
-            if tables is None:
+            chunk, by_chunks = None if liquid else self._gradient_chunk(_shape_of(system, u)), None
+            if chunk is not None:
+                from .compiled.chunk_gradients import chunked_vjp
+
+                by_chunks = chunked_vjp(system, chunk, u, state, grad_y, grad_state, self.threads)
+            if by_chunks is None:
                 from .compiled import diagonal
 
                 found = diagonal.scan_vjp(system, u, state, grad_y, grad_state, liquid=liquid, **self._options)
             else:
-                from .compiled.chunk_gradients import chunked_vjp
-
-                found = chunked_vjp(system, tables, u, state, grad_y, grad_state, self.threads)
+                found = by_chunks
         return _in_dtype_of(given, found)
 
     def cascade(
@@ -680,14 +682,6 @@ class NumbaBackend(Backend):
         if problem.structure != "diagonal" or problem.dtype != "float32" or self.state_dtype is not None:
             return None
         return best_chunk(problem.n_modes, problem.batch, problem.n_channels, problem.length)
-
-    def _gradient_tables(self, system: DiagonalSystem, u: Array) -> Any:
-        """Tables for that; None where steps are taken one by one, or a power of Ā leaves the range."""
-        from .compiled.chunk_gradients import Tables
-
-        chunk = self._gradient_chunk(_shape_of(system, u))
-        tables = None if chunk is None else Tables.of(system, chunk, u.dtype, self.threads)
-        return tables if tables is not None and tables.finite else None
 
     def _chunk_tables(self, system: DiagonalSystem, chunk: int) -> Any:
         from .compiled.chunked import chunk_tables

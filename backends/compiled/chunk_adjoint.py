@@ -106,22 +106,23 @@ def add_cotangents(totals, z, nu, size, u, g, first, chunk, columns, scratch):  
 
 @compiled
 def chunk_adjoint_tiles(  # type: ignore[no-untyped-def]
-    kernel, inputs, turned_inputs, turned_outputs, transition, turned_transition, places, groups, parts, n_batch, u,
-    grad_y, grad_u, states, cotangents, totals, length, apart, first, end,
+    kernel, inputs, turned_inputs, turned_outputs, transition, turned_transition, base, places, groups, parts, n_batch,
+    u, grad_y, grad_u, states, cotangents, totals, length, apart, first, end,
 ):  # fmt: skip
     """Tiles `first` … `end` - 1: W channels of a part of the batch.
 
     Args:
-        kernel: (H, 2Q), K_{Q-1}, …, K_0, then zeros.
-        inputs, turned_inputs, turned_outputs: V, Vᵀ and Gᵀ in panels of 2W rows, (H, PQ).
-        transition, turned_transition: D and its conjugate, (H, P).
+        kernel: K_{Q-1}, …, K_0, then zeros, (channels, 2Q): of some of the H channels, as all tables and totals.
+        inputs, turned_inputs, turned_outputs: V, Vᵀ and Gᵀ in panels of 2W rows, (channels, PQ).
+        transition, turned_transition: D and its conjugate, (channels, P).
+        base: the first of these channels.
         places: (channel tiles, batch, W) where rows begin in `u` and the like.
         groups, parts: of the batch; part p has the groups p, p + parts, …
         u, grad_y, grad_u: one-dimensional; `grad_u` is written.
         states: (batch, H, P) initial states.
         cotangents: (batch, H, P) of the final states, replaced by those of the initial ones.
-        totals: (parts, H, P + 2QP + Q²) float64, to which the cotangents of D, of V's columns and of G's rows, and
-            h_q u_j for j <= q, are added.
+        totals: (parts, channels, P + 2QP + Q²) float64.  Added to them are the cotangents of D, of V's columns and of
+            G's rows, and h_q u_j for j <= q.
         length: whole chunks.
         apart: numbers from one time step of a row to the next.
     """
@@ -141,8 +142,8 @@ def chunk_adjoint_tiles(  # type: ignore[no-untyped-def]
             for lane in range(n):
                 for r in range(rows):
                     for i in range(size):
-                        z[lane * room_z + r * size + i] = states[row + r, channel + lane, i]
-                        nu[lane * room_nu + r * size + i] = cotangents[row + r, channel + lane, i]
+                        z[lane * room_z + r * size + i] = states[row + r, base + channel + lane, i]
+                        nu[lane * room_nu + r * size + i] = cotangents[row + r, base + channel + lane, i]
             for begin in range(0, length, span):
                 steps = min(span, length - begin)
                 columns = steps // chunk * rows
@@ -176,4 +177,4 @@ def chunk_adjoint_tiles(  # type: ignore[no-untyped-def]
             for lane in range(n):
                 for r in range(rows):
                     for i in range(size):
-                        cotangents[row + r, channel + lane, i] = nu[lane * room_nu + r * size + i]
+                        cotangents[row + r, base + channel + lane, i] = nu[lane * room_nu + r * size + i]

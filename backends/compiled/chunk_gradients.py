@@ -6,8 +6,7 @@ everything but the step from chunk to chunk is a product of matrices: less than 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,8 @@ Array = npt.NDArray[Any]
 CHUNKS = (64, 32)
 # Tiles that a call should have, for cores to share.
 TILES = 16
+# Channels whose tables are made at a time, or more for more than a few threads: some megabytes.
+CHANNELS = 64
 
 
 def best_chunk(n_modes: int, batch: int, n_channels: int, length: int) -> int | None:
@@ -48,16 +49,9 @@ def best_chunk(n_modes: int, batch: int, n_channels: int, length: int) -> int | 
     return None
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What chunks of a system need, as `chunk_adjoint_tiles` takes it.
+class Tables(NamedTuple):
+    """What chunks of some channels need, as `chunk_adjoint_tiles` takes it."""
 
-    Args:
-        parts: (3, H, P) float64, of Ā, B̄ and conj(weight · C), real parts of all modes and then the imaginary ones.
-        kernel, inputs, turned_inputs, turned_outputs, transition, turned_transition: in the dtype of the computation.
-    """
-
-    parts: Array
     kernel: Array
     inputs: Array
     turned_inputs: Array
@@ -66,52 +60,52 @@ class Tables:
     turned_transition: Array
 
     @classmethod
-    def of(cls, system: DiagonalSystem, chunk: int, dtype: npt.DTypeLike, threads: int) -> Tables:
-        """Tables of a system for chunks of `chunk` steps, a multiple of two vectors of `dtype`.
+    def of(cls, parts: Array, chunk: int, dtype: npt.DTypeLike, threads: int) -> Tables:
+        """Tables for chunks of `chunk` steps, a multiple of two vectors of `dtype`.
+
+        Args:
+            parts: (3, channels, P) float64 of Ā, B̄ and conj(weight · C), real parts of all modes and then the imaginary
+                ones.
 
         Accuracy:
             Powers by products in float64, K_i by sums in it; each number is rounded once to `dtype`.
         """
-        w = lanes(dtype)
-        size, n_channels = 2 * max(1, -(-system.n_modes // w)) * w, system.n_channels
-        values = system.A_bar, system.B_bar, np.conj(system.weight * system.C)
-        parts = np.stack([_parts(value, (n_channels, size), np.float64) for value in values])
+        _, n_channels, size = parts.shape
         wide, narrow = (n_channels, chunk * size), (n_channels, size)
         tables = [np.empty(shape, dtype) for shape in ((n_channels, 2 * chunk), wide, wide, wide, narrow, narrow)]
         with np.errstate(over="ignore"):
             share(lambda first, end: fill_tables(*parts, *tables, first, end), n_channels, threads)
-        return cls(parts, *tables)
-
-    @property
-    def chunk(self) -> int:
-        return int(self.kernel.shape[1] // 2)
+        return cls(*tables)
 
     @property
     def finite(self) -> bool:
         """False where a power of Ā within a chunk leaves the dtype's range; only then do not use these tables."""
-        tables = self.kernel, self.inputs, self.turned_outputs, self.transition
-        return all(bool(np.isfinite(t).all()) for t in tables)
+        return all(bool(np.isfinite(t).all()) for t in (self.kernel, self.inputs, self.turned_outputs, self.transition))
 
 
 def chunked_vjp(
     system: DiagonalSystem,
-    tables: Tables,
+    chunk: int,
     u: Array,
     state: Array | None,
     grad_y: Array | None,
     grad_state: Array | None,
     threads: int,
-) -> Gradients:
+) -> Gradients | None:
     """Gradients of y and the final state of x_k = Ā∘x_{k-1} + B̄ u_k, y_k = weight · Re(C x_k), as `Backend.scan_vjp`.
 
     Args:
-        tables: of the system, in u's dtype.
+        system: in u's dtype.
+        chunk: steps at once, a multiple of two vectors.
         u, grad_y: (batch, H, L), L a multiple of the chunk.
         state, grad_state: (batch, H, M), or None for zero.
         threads: changes no result.
 
-    Memory: gradients and tables; per thread the states between the chunks of the rows of a tile; for each channel, at
-    most `TILES` times, the cotangents of its tables.
+    Returns:
+        None where a power of Ā within a chunk leaves the range of u's dtype.
+
+    Memory: gradients; per thread the states between the chunks of the rows of a tile; the tables of some channels and,
+    at most `TILES` times, their cotangents.
 
     Accuracy:
         Chunks are counted from the first step.  States, cotangents and the sums of a block of 64 columns for tables are
@@ -120,30 +114,42 @@ def chunked_vjp(
 
     References: Eq. 2.
     """
-    memory, t = MemoryOrder.of(u), tables
+    memory, w = MemoryOrder.of(u), lanes(u.dtype)
     batch, n_channels, length = u.shape
-    size, w = t.parts.shape[-1], lanes(u.dtype)
-    channel_tiles, groups = -(-n_channels // w), -(-batch // TOGETHER)
-    channels = np.arange(channel_tiles * w).clip(max=n_channels - 1).reshape(-1, w)
-    places = np.ascontiguousarray(memory.starts().reshape(batch, -1)[:, channels].swapaxes(0, 1))
-    parts = min(groups, max(1, TILES // channel_tiles))
+    size = 2 * max(1, -(-system.n_modes // w)) * w
+    values = system.A_bar, system.B_bar, np.conj(system.weight * system.C)
+    parts = np.stack([_parts(value, (n_channels, size), np.float64) for value in values])
     states, cotangents = (_parts(x, (batch, n_channels, size), u.dtype) for x in (state, grad_state))
-    grad_u = memory.empty(u.dtype)
-    totals = np.zeros((parts, n_channels, size + 2 * t.chunk * size + t.chunk**2))
-    given = (
-        t.kernel, t.inputs, t.turned_inputs, t.turned_outputs, t.transition, t.turned_transition, places, groups, parts,
-        batch, memory.flat(u), memory.cotangent(grad_y, u.dtype),
-    )  # fmt: skip
-    written = memory.flat(grad_u), states, cotangents, totals, length, memory.apart
-    share(lambda first, end: chunk_adjoint_tiles(*given, *written, first, end), channel_tiles * parts, threads)
-    sums = totals[0] if parts == 1 else totals.sum(axis=0)
-    of = np.empty_like(t.parts)
-    share(lambda first, end: pull_back(*t.parts, t.chunk, sums, *of, first, end), n_channels, threads)
-    found = {"A_bar": of[0], "B_bar": of[1], "C": system.weight * of[2]}
+    flat_u, of_y, grad_u = memory.flat(u), memory.cotangent(grad_y, u.dtype), memory.empty(u.dtype)
+    groups, of_parts = -(-batch // TOGETHER), np.empty_like(parts)
+    splits = min(groups, max(1, TILES // -(-n_channels // w)))
+    at_once = max(CHANNELS, 2 * threads * w)
+    for base in range(0, n_channels, at_once):
+        some = parts[:, base : base + at_once]
+        tables = Tables.of(some, chunk, u.dtype, threads)
+        if not tables.finite:
+            return None
+        count = some.shape[1]
+        tiles = -(-count // w)
+        channels = base + np.arange(tiles * w).clip(max=count - 1).reshape(-1, w)
+        places = np.ascontiguousarray(memory.starts().reshape(batch, -1)[:, channels].swapaxes(0, 1))
+        totals = np.zeros((splits, count, size + 2 * chunk * size + chunk**2))
+        given = *tables, base, places, groups, splits, batch, flat_u, of_y, memory.flat(grad_u)
+        _run_tiles((*given, states, cotangents, totals, length, memory.apart), tiles * splits, threads)
+        _pull_back(some, chunk, totals.sum(axis=0), of_parts[:, base : base + at_once], threads)
+    found = {"A_bar": of_parts[0], "B_bar": of_parts[1], "C": system.weight * of_parts[2]}
     found["C"][:, size // 2 :] *= -1
     gradients = {name: _whole(found[name], value.shape[-1], value.dtype) for name, value in system.parameters.items()}
     kind = np.result_type(u.dtype, np.complex64) if system.is_complex else u.dtype
     return Gradients(gradients, grad_u, _whole(cotangents, system.n_modes, kind))
+
+
+def _run_tiles(given: tuple[Any, ...], tiles: int, threads: int) -> None:
+    share(lambda first, end: chunk_adjoint_tiles(*given, first, end), tiles, threads)
+
+
+def _pull_back(parts: Array, chunk: int, totals: Array, of_parts: Array, threads: int) -> None:
+    share(lambda first, end: pull_back(*parts, chunk, totals, *of_parts, first, end), parts.shape[1], threads)
 
 
 def _parts(values: Array | None, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
