@@ -109,9 +109,10 @@ class RoundingModel:
                 f"linear_chunk={self.linear_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with "
                 "scan='sequential'"
             )
-        if self.gradient_chunk is not None and (self.scan != "sequential" or self.gradient_chunk < 1):
+        # In shorter chunks a term may pass more roundings than step by step, which the bound by moduli counts.
+        if self.gradient_chunk is not None and (self.scan != "sequential" or self.gradient_chunk < 8):
             raise ValueError(
-                f"gradient_chunk={self.gradient_chunk} with scan={self.scan!r}; allowed: a number of steps >= 1 with "
+                f"gradient_chunk={self.gradient_chunk} with scan={self.scan!r}; allowed: a number of steps >= 8 with "
                 "scan='sequential'"
             )
         if self.correlations not in ("sequential", "sums", "any"):

@@ -163,9 +163,9 @@ def ratios(
     chunks=st.integers(1, 6),
     damping=st.sampled_from([0.0, 1e-3, 0.1, 3.0]),
     pairs=st.booleans(),
-    chunk=st.sampled_from([1, 4, 32]),
+    chunk=st.sampled_from([8, 32]),
 )
-@example(seed=0, batch=2, modes=3, chunks=40, damping=0.0, pairs=True, chunk=4)
+@example(seed=0, batch=2, modes=3, chunks=40, damping=0.0, pairs=True, chunk=8)
 def test_what_is_computed_stays_within(
     seed: int, batch: int, modes: int, chunks: int, damping: float, pairs: bool, chunk: int
 ) -> None:
@@ -256,5 +256,5 @@ def test_without_a_whole_number_of_chunks_the_bound_by_moduli_is_left() -> None:
 def test_models_refuse_chunks_in_another_order_than_that_of_time() -> None:
     with pytest.raises(ValueError, match="gradient_chunk=32 with scan='any'"):
         replace(MODEL, scan="any")
-    with pytest.raises(ValueError, match="gradient_chunk=0"):
-        replace(MODEL, gradient_chunk=0)
+    with pytest.raises(ValueError, match="gradient_chunk=4.*steps >= 8"):
+        replace(MODEL, gradient_chunk=4)
