@@ -256,5 +256,5 @@ def test_without_a_whole_number_of_chunks_the_bound_by_moduli_is_left() -> None:
 def test_models_refuse_chunks_in_another_order_than_that_of_time() -> None:
     with pytest.raises(ValueError, match="gradient_chunk=32 with scan='any'"):
         replace(MODEL, scan="any")
-    with pytest.raises(ValueError, match="gradient_chunk=4.*steps >= 8"):
+    with pytest.raises(ValueError, match=r"gradient_chunk=4.*steps >= 8"):
         replace(MODEL, gradient_chunk=4)
