@@ -297,6 +297,6 @@ def each_part(state: Any, function: Any) -> Any:
     """The function of each array of a state, whatever its form; None for None."""
     if state is None:
         return None
-    if isinstance(state, State):
-        return State(*(None if part is None else function(part) for part in state))
+    if hasattr(state, "_fields"):
+        return type(state)(*(None if part is None else function(part) for part in state))
     return function(state)

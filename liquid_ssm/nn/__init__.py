@@ -34,6 +34,7 @@ from .models import (
     s4d_lin,
     s5,
 )
+from .multistep import MultistepState
 from .optim import parameter_groups
 from .pair import PairModel
 from .parameters import ContinuousParameters
@@ -53,6 +54,7 @@ __all__ = [
     "LoadedModel",
     "ModelConfig",
     "ModelState",
+    "MultistepState",
     "PairModel",
     "SSMLayer",
     "SequenceModel",

@@ -22,13 +22,17 @@ from ..modes import State
 from ..problem import ModeSpec
 from ..registry import FIRST, default_backend
 from ..tensors import checked, problem_of_tensors
+from .discretize import ADAMS_BASHFORTH
+from .exact_step import largest_gain
 from .layer import SSMLayer
+from .multistep import MultistepState, largest_root, scan_by_steps
 from .regularisation import LayerInput, recorded_inputs
-from .sampling import scan_sampled
 from .stability import clamped, gain, layer_limit, sampled_limit, transition
 
 # States are looked at at the ends of so many pieces of the signal.
 _PIECES = 32
+# Of inputs that leave the first order alone.
+_SMALL = 2.0**-30
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class LayerDiagnosis:
         certificate: that chose it; None where the fixed order or the layer did.
         largest_input: the largest |u| [units of u].
         gain: the largest |ā + b̄ u| of the recurrence (`stability.gain`), above 1 where a state may grow; with dt that
-            of the shortest and longest interval; mode `s4`: of ā alone.
+            of the shortest and longest interval; mode `s4`: of ā alone.  `bilinear-exact`: of its transition
+            (`exact_step.largest_gain`); `adams-bashforth`: the largest factor per step of a constant input
+            (`multistep.largest_root`).
         clamped: share of the inputs that `max_gain` cuts.
         decades_to_overflow: log10 of the dtype's largest number over the largest |y − D u| and the largest |state|;
             negative after an overflow.  The outputs are those of all steps, the states those at 32 of them.
@@ -51,9 +57,10 @@ class LayerDiagnosis:
         memory_median, memory_longest: 1/(−log |ā_n|) over the modes, `dplr` and `dense` over the eigenvalues of Ā
             [steps]; infinite where |ā| >= 1.  Eigenvalues of `legs` beyond the largest few are ill-conditioned.
         aliased_modes, aliased_share: modes with |Im λ| δt > π, which a sampled input cannot tell from slower ones; λ
-            of the normal part for `dplr`; with dt at the longest interval.
+            of the normal part for `dplr`; with dt at the longest interval.  Of an integrator, memory and dead modes
+            are those of its linear part by `bilinear`.
         orders: Σ (y⁽ᵖ⁾)² by liquid order p = 1, 2, …, as shares of their sum; NaN after an overflow
-            in float64.
+            in float64.  Of an integrator the first alone is told apart.
         rest: the same of all higher orders of `liquid`; 0 elsewhere.
     """
 
@@ -186,7 +193,7 @@ def _diagnosed(name: str, given: LayerInput, orders: int, rows: int, dead: float
         backend=backend,
         certificate=certificate,
         largest_input=float(u.abs().max()) if u.numel() else 0.0,
-        gain=max(float(gain(system, torch.zeros_like(driven) if linear else driven)) for system in given.systems()),
+        gain=_gain(given, torch.zeros_like(driven) if linear else driven),
         clamped=float((driven != u).double().mean()) if u.numel() else 0.0,
         decades_to_overflow=_decades(largest, torch.promote_types(u.dtype, torch.float32)),
         dead_modes=float(share_dead),
@@ -199,13 +206,22 @@ def _diagnosed(name: str, given: LayerInput, orders: int, rows: int, dead: float
     )
 
 
+def _gain(given: LayerInput, u: torch.Tensor) -> float:
+    if not given.layer.integrates:
+        return max(float(gain(system, u)) for system in given.systems())
+    parameters = given.layer.continuous
+    largest = largest_root if given.layer.discretization == ADAMS_BASHFORTH else largest_gain
+    return max(largest(*parameters.joined(), parameters.step_sizes(rate), u) for rate in given.rates())
+
+
 def _driven(given: LayerInput, u: torch.Tensor) -> torch.Tensor:
     """What the recurrence gets of u (batch, H, L)."""
     layer = given.layer
     if layer.max_gain is None:
         return u
-    if given.dt is not None:
-        return clamped(u, sampled_limit(layer, given.dt * given.rate).to(u.dtype))
+    if given.dt is not None or layer.integrates:
+        every = layer.continuous.intervals(u, given.rate) if given.dt is None else given.dt * given.rate
+        return clamped(u, sampled_limit(layer, every).to(u.dtype))
     return clamped(u, layer_limit(layer, layer.system(given.rate)).to(u.dtype)[:, None])
 
 
@@ -214,6 +230,8 @@ def _backend_of(given: LayerInput) -> tuple[str, str | None]:
     layer = given.layer
     if given.dt is not None:
         return "torch, step by step (dt)", None
+    if layer.integrates:
+        return f"torch, step by step ({layer.discretization})", None
     system, u = layer.system(given.rate), given.u.transpose(1, 2).contiguous()
     wanted, certificate = layer.backend, None
     if wanted in (None, "auto", "certified-only"):
@@ -237,17 +255,18 @@ class _Fine:
         self.u = u.to("cpu", torch.float64).contiguous()
         self.rate = given.rate.cpu() if isinstance(given.rate, torch.Tensor) else given.rate
         self.dt = None if given.dt is None else given.dt[: len(u)].to("cpu", torch.float64) * self.rate
+        if self.dt is None and layer.integrates:
+            self.dt = self.parameters.intervals(self.u, self.rate)
 
     def system(self, *, reverse: bool = False) -> Any:
-        """At the longest interval, where there are several."""
+        """At the longest interval, where there are several; of an integrator its linear part by `bilinear`."""
         rate = self.rate if self.dt is None or not self.dt.numel() else self.dt.max()
-        return self.parameters.system(self.layer.discretization, rate, reverse=reverse)
+        return self.parameters.system(self.layer.linear_discretization, rate, reverse=reverse)
 
     def steps(self) -> torch.Tensor:
         """δt in the shape that broadcasts against Λ."""
         rate = self.rate if self.dt is None or not self.dt.numel() else self.dt.max()
-        dt = self.parameters.dt() * rate
-        return dt if self.layer.structure == "mimo" else dt[:, None]
+        return self.parameters.step_sizes(float(rate))
 
     def by_order(self, orders: int) -> tuple[float, list[torch.Tensor]]:
         """The largest |y| and |state|, and y⁽¹⁾, y⁽²⁾, …, in mode `liquid` ended by what they leave of y."""
@@ -255,6 +274,11 @@ class _Fine:
         if spec.mode == "s4" or (spec.has_order and spec.order == 1):
             largest, y = self.run(spec)
             return largest, [y]
+        if self.layer.integrates:
+            # Higher ones are no recurrences of their own.  y(εu)/ε, ε a power of 2, is off by ε y⁽²⁾ alone.
+            largest, y = self.run(spec)
+            first = self.run(spec, pieces=1, scale=_SMALL)[1] / _SMALL
+            return largest, [first, y - first]
         if spec.mode == "liquid":
             lower = [ModeSpec("truncated", p) for p in range(1, orders + 1)]
         else:
@@ -263,19 +287,20 @@ class _Fine:
         sums = [self.run(each, pieces=1)[1] for each in lower] + [y]
         return largest, [sums[0], *(after - before for before, after in pairwise(sums))]
 
-    def run(self, spec: ModeSpec, pieces: int = _PIECES) -> tuple[float, torch.Tensor]:
-        """The largest |y| and |state|, both infinite after an overflow, and y without D u."""
+    def run(self, spec: ModeSpec, pieces: int = _PIECES, scale: float = 1.0) -> tuple[float, torch.Tensor]:
+        """The largest |y| and |state|, both infinite after an overflow, and y without D u, for inputs times scale."""
         length = self.u.shape[-1]
         step = max(1, -(-length // pieces))
         y, largest = torch.zeros_like(self.u), 0.0
         for reverse in (False, True)[: 1 + self.layer.bidirectional]:
-            u = self.u.flip(-1) if reverse else self.u
+            u = scale * (self.u.flip(-1) if reverse else self.u)
             system = None if self.dt is not None else self.system(reverse=reverse)
             state: Any = None
             parts = []
             for start in range(0, length, step):
                 try:
-                    part, state = self._piece(system, u, spec, state, slice(start, start + step))
+                    at = slice(start, start + step)
+                    part, state = self._piece(system, u, spec, state, at, reverse)
                 except UnstableRecurrence:
                     return inf, torch.full_like(self.u, inf)
                 parts.append(part)
@@ -288,9 +313,11 @@ class _Fine:
                 y = y + whole
         return largest, y
 
-    def _piece(self, system: Any, u: torch.Tensor, spec: ModeSpec, state: Any, at: slice) -> Any:
+    def _piece(self, system: Any, u: torch.Tensor, spec: ModeSpec, state: Any, at: slice, reverse: bool) -> Any:
         if self.dt is not None:
-            return scan_sampled(self.parameters, self.layer.discretization, spec, u[..., at], self.dt[:, at], state)
+            dt = self.dt[:, at]
+            method = self.layer.discretization
+            return scan_by_steps(self.parameters, method, spec, u[..., at], dt, state, reverse=reverse)
         return ls.apply(
             system,
             u[..., at].contiguous(),
@@ -345,7 +372,11 @@ def _covariance(system: Any, length: int) -> torch.Tensor:
 
 def _size(values: Any) -> float:
     """The largest modulus in an array or in the parts of a state that are computed."""
-    parts = (values.x, values.sums) if isinstance(values, State) else (values,)
+    parts: tuple[Any, ...] = (values,)
+    if isinstance(values, State):
+        parts = values.x, values.sums
+    elif isinstance(values, MultistepState):
+        parts = (values.x,)
     return max((float(part.abs().max()) for part in parts if part is not None and part.numel()), default=0.0)
 
 

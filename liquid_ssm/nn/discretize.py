@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-from ..complex_numbers import Number, Split, conj, join
+from ..complex_numbers import Number, Split, conj, each_part, join, plus, times
 from ..errors import ParameterError
 
 METHODS = ("euler", "bilinear", "zoh")
+# Of the liquid system itself, with no Ā and B̄ that hold for every input: `liquid_ssm.integrators`.
+ADAMS_BASHFORTH, BILINEAR_EXACT = INTEGRATORS = ("adams-bashforth", "bilinear-exact")
 
 
 class Discrete(NamedTuple):
@@ -50,24 +52,54 @@ def discretize_dplr(method: str, Lambda: Number, P: Number, B: Number, dt: torch
 
     Args:
         method: `euler` or `bilinear`; the exponential of `zoh` is a full matrix, see `full_exponential`.
-        Lambda, B: (H, M).
+        Lambda, B: (H, M), or (..., H, M).
         P: (R, H, M).
         dt: (H, 1) or (..., H, 1).
     """
-    P = P[(slice(None), *(None,) * (dt.ndim - 2))]
+    P = P[(slice(None), *(None,) * (max(len(Lambda.shape), dt.ndim) - 2))]
     if method == "euler":
         return Discrete(1 + Lambda * dt, B * dt, P * dt, P * torch.ones_like(dt))
     h = dt / 2
-    inverse = 1 / (1 - Lambda * h)
-    DP, DB = inverse * P, inverse * (B * dt)
+    m = times(Lambda, h)
+    inverse = 1 / (1 - m)
+    DP, DB = inverse * P, inverse * times(B, dt)
     DPW = _solved(P, DP, h)
     share = _both_halves(conj(P) * DB)  # (R, ..., H)
     return Discrete(
-        (1 + Lambda * h) * inverse,
-        DB - _summed(DPW * share[..., None]) * h,
-        DPW * (2 * h),
+        (1 + m) * inverse,
+        DB - times(_summed(times(DPW, share[..., None])), h),
+        times(DPW, 2 * h),
         conj(inverse) * P,
     )
+
+
+def discretize_driven(Lambda: Number, drive: Number, P: Number | None, dt: torch.Tensor) -> Discrete:
+    """`bilinear-exact`: the bilinear step of M = A + diag(B u), another one for every input.
+
+    Args:
+        Lambda: (H, M), for `mimo` (M,).
+        drive: B u, (..., H, M), for `mimo` (..., M).
+        P: (R, H, M), or None.
+        dt: as in `discretize_diagonal`.
+
+    Returns:
+        Ā = (I − h M)⁻¹ (I + h M), h = δt/2, and as B̄ what is added to Ā x: (I − h M)⁻¹ δt B u.
+
+    References: Eq. 3 on Eq. 10 of arXiv 2209.12951, the transform that Appendix D leaves open.
+    """
+    moved = plus(Lambda, drive)
+    if P is None:
+        A_bar, gain = _transition_and_gain("bilinear", times(moved, dt), dt)
+        return Discrete(A_bar, drive * gain)
+    return discretize_dplr("bilinear", moved, P, drive, dt)
+
+
+def driven_by(B: Number, u: torch.Tensor, *, shared: bool) -> Number:
+    """B u of inputs (..., H): (..., H, M), for a shared state (`mimo`) (..., M)."""
+    if shared:
+        products = times(B, u[..., None, :])
+        return products.map(lambda part: part.sum(-1)) if isinstance(products, Split) else products.sum(-1)
+    return times(B, u[..., None])
 
 
 def full_exponential(
@@ -94,7 +126,7 @@ def _transition_and_gain(method: str, z: Number, dt: torch.Tensor) -> tuple[Numb
         return 1 + z, dt
     if method == "bilinear":
         inverse = 1 / (1 - z * 0.5)
-        return (1 + z * 0.5) * inverse, inverse * dt
+        return (1 + z * 0.5) * inverse, times(inverse, dt)
     if method == "zoh":
         return _exponential(z), _phi1(z) * dt
     raise ParameterError(f"discretization {method!r} has no Ā and B̄; allowed: {', '.join(METHODS)}.")
@@ -137,7 +169,8 @@ def _solved(P: Number, DP: Number, h: torch.Tensor) -> Number:
     rank = P.shape[0]
     gram = _both_halves(conj(P)[:, None] * DP[None])  # (R, R, ..., H)
     if rank == 1:
-        return DP / (1 + gram[0, 0][..., None] * h)
+        divisor = 1 + gram[0, 0][..., None] * h
+        return each_part(DP, lambda part: part / divisor)
     unit = torch.eye(rank, dtype=gram.dtype, device=gram.device)
     core = unit + gram.movedim((0, 1), (-2, -1)) * h[..., None]
 

@@ -9,10 +9,13 @@ from torch import nn
 
 from ..complex_numbers import Number, Split, is_complex
 from ..errors import BackendUnavailable, DTypeError, ParameterError, ShapeError
-from ..modes import State, initial_state, state_shapes
+from ..modes import State, state_shapes
+from .discretize import ADAMS_BASHFORTH, INTEGRATORS
 from .layer import SSMLayer
-from .split_real import Held, RealArithmetic
-from .stability import clamped, layer_limit
+from .multistep import MultistepState
+from .split_integrators import ExactStep, MultistepStep, arithmetic_of
+from .split_real import RealArithmetic, parts_of
+from .stability import clamped, layer_limit, sampled_limit
 
 Parts = tuple[torch.Tensor, ...]
 
@@ -47,9 +50,7 @@ class SplitReal(nn.Module):
             raise ParameterError(
                 "a bidirectional layer has neither state nor step; export a layer with bidirectional=False."
             )
-        with torch.no_grad():
-            system = layer.system(rate)
-        if system.structure == "dense" and not frozen:
+        if layer.continuous.sizes(layer.discretization).structure == "dense" and not frozen:
             raise ParameterError(
                 "frozen=False discretises in the graph, and zoh of a dplr layer is the exponential of a complex "
                 "matrix; leave frozen=True, or give the layer discretization euler or bilinear."
@@ -58,16 +59,25 @@ class SplitReal(nn.Module):
             raise ParameterError("the clamp of max_gain is a constant of the graph; leave frozen=True.")
         self.rate, self.frozen, self.discretization = float(rate), frozen, layer.discretization
         self.n_channels, self.dtype = layer.n_channels, layer.continuous.dtype
-        self.shapes = state_shapes(system, layer.spec, 1)
-        self.arithmetic = RealArithmetic(layer.spec, system.structure, system.weight)
+        self.shapes, self.label = _shapes(layer, 1), layer.spec.label
         self._constants: dict[str, tuple[str, ...]] = {}
-        limit = None if layer.max_gain is None else layer_limit(layer, system).to(self.dtype)
-        self.register_buffer("limit", limit)
+        self.arithmetic: RealArithmetic | ExactStep | MultistepStep
+        with torch.no_grad():
+            if layer.integrates:
+                self.arithmetic = arithmetic_of(layer, self.rate)
+                parameters = layer.continuous.named(self.rate)
+                limit = None if layer.max_gain is None else sampled_limit(layer, torch.full((1, 1), self.rate))[0, :, 0]
+            else:
+                system: Any = layer.system(rate)
+                self.arithmetic = RealArithmetic(layer.spec, system.structure, system.weight)
+                parameters = system.parameters
+                limit = None if layer.max_gain is None else layer_limit(layer, system)
+        self.register_buffer("limit", None if limit is None else limit.to(self.dtype))
         if not frozen:
             self.continuous = layer.continuous
             self.register_parameter("D", layer.D)
             return
-        for name, value in self.arithmetic.constants(system.parameters).items():
+        for name, value in self.arithmetic.constants(parameters).items():
             parts = {f"{name}_re": value.real, f"{name}_im": value.imag} if is_complex(value) else {name: value}
             self._constants[name] = tuple(parts)
             for key, part in parts.items():
@@ -84,7 +94,10 @@ class SplitReal(nn.Module):
         """Rest."""
         like = self.continuous.C if not self.frozen else self.C_re
         return tuple(
-            torch.zeros(self._shape(name, batch), dtype=self.dtype, device=like.device) for name in self.state_names
+            torch.full(
+                self._shape(name, batch), torch.inf if name == "interval" else 0.0, dtype=self.dtype, device=like.device
+            )
+            for name in self.state_names
         )
 
     def constants(self) -> dict[str, Number]:
@@ -92,6 +105,8 @@ class SplitReal(nn.Module):
         if self.frozen:
             held = {name: [getattr(self, key) for key in keys] for name, keys in self._constants.items()}
             return {name: Split(*parts) if len(parts) == 2 else parts[0] for name, parts in held.items()}
+        if self.discretization in INTEGRATORS:
+            return self.arithmetic.constants(self.continuous.named(self.rate))
         found = self.continuous.discretize(self.discretization, self.rate, split=True)._asdict()
         found["C"] = Split(*self.continuous.C.unbind(-1))
         # Copies: tensors that share memory do not go into a loop.
@@ -102,14 +117,12 @@ class SplitReal(nn.Module):
         }
         return self.arithmetic.constants(rounded)
 
-    def _held(self, u: torch.Tensor, parts: Parts) -> Held:
+    def _held(self, u: torch.Tensor, parts: Parts) -> Any:
         if u.shape[-1] != self.n_channels:
             raise ShapeError(f"u has shape {tuple(u.shape)}; its last axis must be the {self.n_channels} channels.")
         parts = parts or self.initial_state(u.shape[0])
         if len(parts) != len(self.shapes):
-            raise ShapeError(
-                f"{len(parts)} parts of a state were given; {self.arithmetic.spec.label} has {', '.join(self.shapes)}."
-            )
+            raise ShapeError(f"{len(parts)} parts of a state were given; {self.label} has {', '.join(self.shapes)}.")
         for name, value in zip(("u", *self.shapes), (u, *parts), strict=True):
             if value.dtype != self.dtype:
                 raise DTypeError(f"{name} has dtype {value.dtype}; this export computes in {self.dtype}. Convert it.")
@@ -117,10 +130,11 @@ class SplitReal(nn.Module):
         for name, part in found.items():
             if tuple(part.shape) != self._shape(name, u.shape[0]):
                 raise ShapeError(f"{name} has shape {tuple(part.shape)}; it must be {self._shape(name, u.shape[0])}.")
-        found["x"] = Split(*found["x"].unbind(-1))
-        return Held(**found)
+        for name in self.arithmetic.complex_parts:
+            found[name] = Split(*found[name].unbind(-1))
+        return self.arithmetic.state_type(**found)
 
-    def _step(self, at: dict[str, Number], u: torch.Tensor, held: Held) -> tuple[torch.Tensor, Held]:
+    def _step(self, at: dict[str, Number], u: torch.Tensor, held: Any) -> tuple[torch.Tensor, Any]:
         y, held = self.arithmetic.step(at, u if self.limit is None else clamped(u, self.limit), held)
         return y if self.D is None else y + self.D.to(self.dtype) * u, held
 
@@ -130,7 +144,7 @@ class SplitReal(nn.Module):
 
     def _shape(self, name: str, batch: int) -> tuple[int, ...]:
         shape = (batch, *self.shapes[name][1:])
-        return (*shape, 2) if name == "x" else shape
+        return (*shape, 2) if name in self.arithmetic.complex_parts else shape
 
 
 class SplitRealStep(SplitReal):
@@ -148,7 +162,7 @@ class SplitRealStep(SplitReal):
         if u_k.ndim != 2:
             raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; a step takes (batch, {self.n_channels}).")
         y, held = self._step(self.constants(), u_k, self._held(u_k, state))
-        return (y, *_parts(held))
+        return (y, *parts_of(held))
 
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """For `torch.export.export` and `torch.onnx.export`: any batch."""
@@ -191,14 +205,14 @@ class SplitRealForward(SplitReal):
         for u_k in u.unbind(1):
             y_k, held = self._step(at, u_k, held)
             y.append(y_k)
-        return (torch.stack(y, 1) if y else torch.zeros_like(u), *_parts(held))
+        return (torch.stack(y, 1) if y else torch.zeros_like(u), *parts_of(held))
 
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """For `torch.export.export` and `torch.onnx.export`: any batch, and any length if it is None."""
         u = {0: torch.export.Dim("batch")}
         return u if self.length is not None else u | {1: torch.export.Dim("length")}, self._dynamic_state()
 
-    def _scanned(self, at: dict[str, Number], u: torch.Tensor, held: Held) -> Parts:
+    def _scanned(self, at: dict[str, Number], u: torch.Tensor, held: Any) -> Parts:
         try:
             from torch._higher_order_ops.scan import scan
         except ImportError as missing:
@@ -209,9 +223,9 @@ class SplitRealForward(SplitReal):
 
         def combine(parts: Parts, u_k: torch.Tensor) -> tuple[Parts, torch.Tensor]:
             y_k, after = self._step(at, u_k, self._held(u_k, parts))
-            return _parts(after), y_k
+            return parts_of(after), y_k
 
-        final, y = scan(combine, _parts(held), u.transpose(0, 1))
+        final, y = scan(combine, parts_of(held), u.transpose(0, 1))
         return (y.transpose(0, 1), *final)
 
 
@@ -225,11 +239,10 @@ def split_state(layer: SSMLayer, state: Any) -> Parts:
     Raises:
         ShapeError: no state of this layer.
     """
-    x = state.x if isinstance(state, State) else state
+    x = state.x if isinstance(state, (State, MultistepState)) else state
     like = layer.continuous.log_dt.new_empty((x.shape[0], layer.n_channels, 0), dtype=layer.continuous.dtype)
-    with torch.no_grad():
-        whole = initial_state(layer.system(), layer.spec, like, state)
-    parts = [part for part in whole if part is not None] if isinstance(whole, State) else [whole]
+    whole = layer._starting_state(like, state)
+    parts = [part for part in whole if part is not None] if isinstance(whole, tuple) else [whole]
     return tuple(torch.view_as_real(part.resolve_conj()) if part.is_complex() else part for part in parts)
 
 
@@ -239,17 +252,19 @@ def join_state(layer: SSMLayer, parts: Parts) -> Any:
     Raises:
         ShapeError: other parts than those of a state of this layer.
     """
-    with torch.no_grad():
-        shapes = state_shapes(layer.system(), layer.spec, parts[0].shape[0])
-    wanted = {name: (*shape, 2) if name == "x" else shape for name, shape in shapes.items()}
+    shapes = _shapes(layer, parts[0].shape[0])
+    wanted = {name: (*shape, 2) if name in ("x", "f") else shape for name, shape in shapes.items()}
     found = [tuple(part.shape) for part in parts]
     if found != list(wanted.values()):
         raise ShapeError(f"the state of {layer.spec.label} has the parts {wanted}; the shapes given are {found}.")
     held: dict[str, Any] = dict(zip(wanted, parts, strict=True))
-    held["x"] = torch.view_as_complex(held["x"].contiguous())
+    held |= {name: torch.view_as_complex(held[name].contiguous()) for name in ("x", "f") if name in held}
+    if layer.discretization == ADAMS_BASHFORTH:
+        return MultistepState(**held)
     return State(**held) if layer.spec.has_correlations else held["x"]
 
 
-def _parts(held: Held) -> Parts:
-    x = torch.stack([held.x.re, held.x.im], -1)
-    return (x, *(part for part in held[1:] if part is not None))
+def _shapes(layer: SSMLayer, batch: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parts of a state, complex ones as they are."""
+    shapes = state_shapes(layer.continuous.sizes(layer.discretization), layer.spec, batch)
+    return shapes | {"f": shapes["x"], "interval": (batch,)} if layer.discretization == ADAMS_BASHFORTH else shapes

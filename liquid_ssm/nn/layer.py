@@ -18,13 +18,14 @@ from ..errors import LiquidSSMError, ParameterError, ShapeError, unknown_name
 from ..initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
 from ..modes import require_mode
 from ..problem import DEFAULT_ORDER, ModeSpec
+from ..registry import FIRST
 from ..systems import System
 from ..tensors import has_numbers
-from .discretize import METHODS
+from .discretize import ADAMS_BASHFORTH, INTEGRATORS, METHODS
 from .latest import Latest
+from .multistep import scan_by_steps, starting_state
 from .padding import mask, run_padded
 from .parameters import ContinuousParameters, require_finite_parameters
-from .sampling import scan_sampled
 from .stability import clamped, layer_limit, require_max_gain, sampled_limit
 
 _STRUCTURE_OF = {name: "diagonal" for name in INITIALIZATIONS} | {
@@ -51,7 +52,9 @@ class SSMLayer(nn.Module):
         structure: `diagonal` (S4D), `dplr` (S4) or `mimo` (S5: one state for all channels); that of `init` if None.
         init: initial parameters, one of `liquid_ssm.initialize`; `s4d-lin`, `legs` and `s5` by structure if None.  Or
             a `ContinuousSystem` with the parameters themselves.
-        discretization: `euler`, `bilinear` or `zoh`; None for that of `init`.
+        discretization: `euler`, `bilinear` or `zoh`; None for that of `init`.  In mode `liquid` also `adams-bashforth`
+            and `bilinear-exact`, which integrate Eq. 10 itself (`liquid_ssm.integrators`): computed by torch, step by
+            step, whatever else is installed.
         bidirectional: adds the same system, with output vectors of its own, run from the end to the start: y_k then
             depends on every input, and there is no state and no `step`.
         reverse_lag: the second direction of y_k begins at u_{k + reverse_lag}: at 0, the present input; at 1, the next
@@ -121,12 +124,12 @@ class SSMLayer(nn.Module):
                 name, n_channels=n_channels, n_state=n_state, dt_min=dt_min, dt_max=dt_max, seed=seed, n_blocks=n_blocks
             )
             discretization = discretization or DEFAULT_DISCRETIZATION[name]
-        if (discretization := discretization or "bilinear") not in METHODS:
-            raise unknown_name("discretization", discretization, METHODS)
+        if (discretization := discretization or "bilinear") not in (*METHODS, *INTEGRATORS):
+            raise unknown_name("discretization", discretization, (*METHODS, *INTEGRATORS))
         if liquid_scale is not None:
             system = _scaled(system, liquid_scale)
         self.spec = ModeSpec(mode, order, correlations, window)
-        require_mode(system, self.spec)
+        require_mode(system.discretize(discretization) if discretization in INTEGRATORS else system, self.spec)
         self.n_state = n_state
         self.discretization = discretization
         if reverse_lag not in (0, 1) or (reverse_lag and not bidirectional):
@@ -147,6 +150,7 @@ class SSMLayer(nn.Module):
             D = nn.Parameter(values, requires_grad="D" not in frozen)
         self.register_parameter("D", D)
         self._latest = Latest()
+        self._require_backend()
         self.max_gain = max_gain
         require_max_gain(self)
 
@@ -159,12 +163,25 @@ class SSMLayer(nn.Module):
         """`diagonal`, `dplr` or `mimo`."""
         return self.continuous.structure
 
+    @property
+    def integrates(self) -> bool:
+        """Whether steps are those of an integrator, without a discrete system: `adams-bashforth`, `bilinear-exact`."""
+        return self.discretization in INTEGRATORS
+
+    @property
+    def linear_discretization(self) -> str:
+        """The discretisation of the linear part: of an integrator `bilinear`, which that of `bilinear-exact` is."""
+        return "bilinear" if self.integrates else self.discretization
+
     def system(self, rate: float | torch.Tensor = 1.0, *, reverse: bool = False) -> System:
         """The discrete system of the parameters as they are now, with gradients to them.
 
         Args:
             rate: factor of every step size.
             reverse: that of the other direction.
+
+        Raises:
+            ParameterError: an integrator has none.
         """
         return self.continuous.system(self.discretization, rate, reverse=reverse)
 
@@ -215,7 +232,13 @@ class SSMLayer(nn.Module):
             else:
                 real = mask(lengths, u.shape[:2], padding, u.device) if _real is None else _real
                 x = x.masked_fill(~real[..., None], 0.0)
-                y, final = run_padded(self._run, x, real, padding, state, rate, dt, return_state)
+                rests = self.discretization != ADAMS_BASHFORTH
+                if self.bidirectional and not rests:
+                    raise ParameterError(
+                        f"a bidirectional layer with {ADAMS_BASHFORTH} takes no lengths: from the end to the start "
+                        "its first step would follow one of padding. Use bilinear-exact, or give rows of one length."
+                    )
+                y, final = run_padded(self._run, x, real, padding, state, rate, dt, return_state, rests=rests)
             if self.D is not None:
                 self._require_finite_feedthrough(self.D)
                 y = torch.addcmul(y, self.D.to(y.dtype), x)
@@ -247,7 +270,7 @@ class SSMLayer(nn.Module):
         """
         if u_k.ndim != 2:
             raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; step takes (batch, {self.n_channels}).")
-        if dt is None and not torch.is_grad_enabled() and not self.bidirectional:
+        if dt is None and not torch.is_grad_enabled() and not self.bidirectional and not self.integrates:
             try:
                 found = self._latest.step(self, u_k, state, rate)
             except LiquidSSMError as error:
@@ -261,7 +284,13 @@ class SSMLayer(nn.Module):
     def initial_state(self, batch: int) -> State:
         """Rest: the state before the first input."""
         like = self.continuous.log_dt.new_empty((batch, self.n_channels, 0), dtype=self.continuous.dtype)
-        return ls.modes.initial_state(self.continuous.sizes(self.discretization), self.spec, like, None)
+        return self._starting_state(like, None)
+
+    def _starting_state(self, u: torch.Tensor, state: State | None) -> State:
+        """The state before the first step of u (batch, H, L), in the form that the layer carries."""
+        if self.discretization == ADAMS_BASHFORTH:
+            return starting_state(self.continuous, u, state)
+        return ls.modes.initial_state(self.continuous.sizes(self.discretization), self.spec, u, state)
 
     def extra_repr(self) -> str:
         text = f"{self.n_channels}, n_state={self.n_state}, {self.spec.label}, {self.structure}, {self.discretization}"
@@ -314,10 +343,12 @@ class SSMLayer(nn.Module):
         *,
         reverse: bool,
     ) -> tuple[torch.Tensor, State | None]:
-        if dt is not None:
+        if dt is not None or self.integrates:
+            self._require_backend()
+            every = self.continuous.intervals(u, rate) if dt is None else dt * rate
             if self.max_gain is not None:
-                u = clamped(u, sampled_limit(self, dt * rate).to(u.dtype))
-            return scan_sampled(self.continuous, self.discretization, self.spec, u, dt * rate, state)
+                u = clamped(u, sampled_limit(self, every).to(u.dtype))
+            return scan_by_steps(self.continuous, self.discretization, self.spec, u, every, state, reverse=reverse)
         system = self.system(rate, reverse=reverse)
         if self.max_gain is not None:
             u = clamped(u, layer_limit(self, system).to(u.dtype)[:, None])
@@ -335,6 +366,20 @@ class SSMLayer(nn.Module):
             return_state=return_state,
         )
         return result if return_state else (result, None)
+
+    def _require_backend(self) -> None:
+        if not self.integrates:
+            return
+        for name, value, allowed in (
+            ("backend", self.backend, (None, "auto", FIRST, "torch")),
+            ("tolerance", self.tolerance, (None,)),
+            ("recheck", self.recheck, (0,)),
+        ):
+            if value not in allowed:
+                raise ParameterError(
+                    f"{name} is {value!r}, but discretization {self.discretization!r} has one way of being "
+                    f"computed, by torch; leave {name} out, or discretise with {', '.join(METHODS)}."
+                )
 
     def _require_finite_feedthrough(self, D: torch.Tensor) -> None:
         # `apply` does not see D.  On a GPU looking at it would wait; a finite sum that overflows names nothing.

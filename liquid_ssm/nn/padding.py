@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ..errors import ParameterError, ShapeError, unknown_name
-from ..modes import State
 from ..tensors import each_part, has_numbers
 
 Run = Callable[..., tuple[torch.Tensor, Any]]
@@ -57,6 +56,8 @@ def run_padded(
     rate: Any,
     dt: torch.Tensor | None,
     return_state: bool,
+    *,
+    rests: bool = True,
 ) -> tuple[torch.Tensor, Any]:
     """run(x, state, rate, dt, return_state) -> (y, final state), as if every row had been run by itself.
 
@@ -66,19 +67,21 @@ def run_padded(
     Args:
         x: (batch, length, H), 0 where not real.
         real: of `mask`.
+        rests: inputs of 0 leave a state at rest where it is.  Otherwise rows begin with the first step, and a state
+            that is asked for is that after the last of each.
         others: as in `SSMLayer.forward`.
     """
     gap = (~real).sum(1)
     if dt is not None:
         dt = dt.masked_fill(~real, 1.0)  # any positive interval: nothing changes there
     by = None
-    if state is None and return_state and padding == "right":
+    if rests and state is None and return_state and padding == "right":
         by = gap  # all rows end at the last step
-    elif state is not None and padding == "left":
+    elif padding == "left" and not (rests and state is None):
         by = -gap  # all rows begin at the first
     if by is not None:
         x, dt = _rolled(x, by), None if dt is None else _rolled(dt, by)
-    if state is not None and return_state:
+    if return_state and not (rests and state is None):
         y, final = _by_length(run, x, real.sum(1), state, rate, dt)
     else:
         y, final = run(x, state, rate, dt, return_state)
@@ -98,6 +101,8 @@ def _by_length(
     run: Run, x: torch.Tensor, lengths: torch.Tensor, state: Any, rate: Any, dt: torch.Tensor | None
 ) -> tuple[torch.Tensor, Any]:
     """Rows that begin together, those of one length in one run: a state must not go on after its row has ended."""
+    if len(x) == 0:
+        return run(x, state, rate, dt, True)
     y = torch.zeros_like(x)
     order, finals = [], []
     for length in sorted(set(lengths.tolist())):
@@ -108,7 +113,7 @@ def _by_length(
         order.append(rows)
         finals.append(final)
     back = torch.cat(order).argsort()
-    if isinstance(state, State) or (finals and isinstance(finals[0], State)):
-        parts = (None if part[0] is None else torch.cat(part)[back] for part in zip(*finals, strict=True))
-        return y, State(*parts)
+    if isinstance(finals[0], tuple):
+        kind: Any = type(finals[0])
+        return y, kind(*(None if part[0] is None else torch.cat(part)[back] for part in zip(*finals, strict=True)))
     return y, torch.cat(finals)[back]

@@ -14,7 +14,17 @@ from ..continuous import ContinuousSystem
 from ..errors import ParameterError, ShapeError, UnstableRecurrence, unknown_name
 from ..systems import Array, DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem, System
 from ..tensors import has_numbers
-from .discretize import METHODS, Discrete, discretize_diagonal, discretize_dplr, full_exponential
+from .discretize import (
+    INTEGRATORS,
+    METHODS,
+    Discrete,
+    discretize_diagonal,
+    discretize_dplr,
+    discretize_driven,
+    driven_by,
+    full_exponential,
+)
+from .exact_step import require_no_pole
 
 # Parts that can be kept from training, and the tensors that hold them.
 PARTS = {
@@ -119,6 +129,30 @@ class ContinuousParameters(nn.Module):
         """The step sizes, in the precision of discretisation."""
         return bounded_exp(self._fine(self.log_dt))
 
+    def named(self, rate: float) -> dict[str, Number]:
+        """What an integrator takes, real and imaginary parts apart: Λ, B, P and δt times rate, in float64, and C."""
+        found: dict[str, Number] = {"Lambda": self.Lambda(), "B": self._split(self.B), "dt": self.step_sizes(rate)}
+        if self.P is not None:
+            found["P"] = self._split(self.P)
+        return found | {"C": Split(*self.C.unbind(-1))}
+
+    def step_sizes(self, rate: float | torch.Tensor = 1.0) -> torch.Tensor:
+        """δt times rate, against Λ: (..., H, 1), `mimo` (..., M), with the axes of a rate (...) in front."""
+        dt = self.dt()
+        dt = (rate[(..., *(None,) * dt.ndim)] if isinstance(rate, torch.Tensor) else rate) * dt
+        return dt if self.structure == "mimo" else dt[..., None]
+
+    def joined(self) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Λ, B and P, which may be None, as complex tensors in the precision of discretisation."""
+        P = self._split(self.P)
+        return join(self.Lambda()), join(self._split(self.B)), None if P is None else join(P)
+
+    def intervals(self, u: torch.Tensor, rate: float | torch.Tensor) -> torch.Tensor:
+        """The same interval, rate times the step size, before every step of u (batch, H, L): (batch, L)."""
+        require_rate(rate)
+        fine = self._fine(rate) if isinstance(rate, torch.Tensor) else self._fine(self.log_dt).new_tensor(rate)
+        return fine.expand(u.shape[0], u.shape[2])
+
     def discretize(self, method: str, rate: float | torch.Tensor = 1.0, *, split: bool = False) -> Discrete:
         """Ā and B̄ in float64 (where the device has it): what is rounded once to become a system.
 
@@ -127,12 +161,11 @@ class ContinuousParameters(nn.Module):
             rate: factor of every step size; a tensor puts its shape in front, one discretisation per entry.
             split: as real and imaginary parts apart.
         """
-        Lambda, B, P, dt = self.Lambda(), self._split(self.B), self._split(self.P), self.dt()
-        dt = (rate[(..., *(None,) * dt.ndim)] if isinstance(rate, torch.Tensor) else rate) * dt
+        Lambda, B, P = self.Lambda(), self._split(self.B), self._split(self.P)
         parts: tuple[Number, ...] = (Lambda, B) if P is None else (Lambda, B, P)
         if not split:
             parts = tuple(map(join, parts))
-        steps = dt if self.structure == "mimo" else dt[..., None]
+        steps = self.step_sizes(rate)
         if len(parts) == 3:
             if method not in ("euler", "bilinear"):
                 raise ParameterError(
@@ -153,16 +186,18 @@ class ContinuousParameters(nn.Module):
         Raises:
             ShapeError, ParameterError: an unknown method, or a rate that is no positive number.
         """
+        if method in INTEGRATORS:
+            raise ParameterError(
+                f"discretization {method!r} has no Ā and B̄ that hold for every input, and so no discrete system; "
+                f"continuous().discretize({method!r}) is the integrator on NumPy arrays."
+            )
         if method not in METHODS:
             raise unknown_name("discretization", method, METHODS)
-        _require_rate(rate)
+        require_rate(rate)
         with torch.autocast(self.log_dt.device.type, enabled=False):
-            held = self.C_reverse if reverse else self.C
-            if held is None:
-                raise ParameterError("there is no second direction; this layer is not bidirectional.")
-            C = torch.view_as_complex(held.to(self.dtype).contiguous())
+            C = self.output_vectors(reverse=reverse)
             if self.structure == "dplr" and method == "zoh":
-                Lambda, P, B = (join(part) for part in (self.Lambda(), self._split(self.P), self._split(self.B)))
+                Lambda, B, P = self.joined()
                 A_bar, B_bar = full_exponential(Lambda, P, B, (self.dt() * rate)[:, None])
                 return DenseSystem(A_bar.to(C), B_bar.to(C), torch.cat([C, C.conj()], -1))
             A_bar, B_bar, P_bar, Q_bar = self.discretize(method, rate)
@@ -170,6 +205,40 @@ class ContinuousParameters(nn.Module):
                 return DPLRSystem(A_bar.to(C), P_bar.to(C), Q_bar.to(C), B_bar.to(C), C)
             build = MIMOSystem if self.structure == "mimo" else DiagonalSystem
             return build(A_bar.to(C), B_bar.to(C), C)
+
+    def driven(self, u: torch.Tensor, rate: torch.Tensor, start: int = 0) -> Discrete:
+        """`discretize_driven` of some steps, in float64 as in `discretize`.
+
+        Args:
+            u: (steps, batch, H).
+            rate: factors of every step size, (steps, batch).
+            start: number of the first step, for errors.
+
+        Raises:
+            UnstableRecurrence: what is divided by cannot be told from 0.
+        """
+        (Lambda, B, P), dt = self.joined(), self.step_sizes(rate)
+        drive = driven_by(B, u.to(dt.dtype), shared=self.structure == "mimo")
+        require_no_pole(Lambda, B, P, drive, dt, u, start)
+        return discretize_driven(Lambda, drive, P, dt)
+
+    def output_vectors(self, *, reverse: bool = False) -> torch.Tensor:
+        """C (H, M), complex, in the precision of the discrete system.
+
+        Args:
+            reverse: that of the second direction.
+        """
+        held = self.C_reverse if reverse else self.C
+        if held is None:
+            raise ParameterError("there is no second direction; this layer is not bidirectional.")
+        return torch.view_as_complex(held.to(self.dtype).contiguous())
+
+    def read(self, x: torch.Tensor, *, reverse: bool = False) -> torch.Tensor:
+        """2 Re(C x): (..., H) of states (..., H, M), for `mimo` (..., M)."""
+        C = self.output_vectors(reverse=reverse).to(x.dtype)
+        if self.structure == "mimo":
+            return 2 * (x @ C.mT).real
+        return 2 * (C * x).real.sum(-1)
 
     def sizes(self, method: str) -> Sizes:
         """Those of `system(method)`, without discretising."""
@@ -228,7 +297,8 @@ def _pairs(array: Array) -> torch.Tensor:
     return torch.view_as_real(torch.tensor(array, dtype=torch.complex128))
 
 
-def _require_rate(rate: float | torch.Tensor) -> None:
+def require_rate(rate: float | torch.Tensor) -> None:
+    """Raise a `ShapeError` or `ParameterError` unless rate is one positive number."""
     if isinstance(rate, torch.Tensor):
         if rate.ndim:
             raise ShapeError(

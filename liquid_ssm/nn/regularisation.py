@@ -39,9 +39,13 @@ class LayerInput:
 
     def systems(self) -> list[Any]:
         """The discrete system, with gradients; with dt those of the shortest and of the longest interval."""
+        return [self.layer.system(rate) for rate in self.rates()]
+
+    def rates(self) -> list[Any]:
+        """Factors of the step size: rate, with dt the shortest and the longest interval."""
         if self.dt is None or self.dt.numel() == 0:
-            return [self.layer.system(self.rate)]
-        return [self.layer.system(end * self.rate) for end in (self.dt.amin(), self.dt.amax())]
+            return [self.rate]
+        return [end * self.rate for end in (self.dt.amin(), self.dt.amax())]
 
 
 @contextmanager
@@ -98,6 +102,11 @@ def gain_penalty(inputs: Sequence[LayerInput], bound: float = 1.0) -> torch.Tens
 
 
 def _penalty(given: LayerInput, bound: float) -> torch.Tensor:
+    if given.layer.integrates:
+        raise ParameterError(
+            f"{given.name} is discretised by {given.layer.discretization}, which has no ā + b̄ u to bound; leave it out "
+            "of the inputs (max_gain clamps bilinear-exact), or discretise with euler, bilinear or zoh."
+        )
     contracts = contracts_always(given.layer)
     largest = given.u.abs().amax((0, 1)) if given.u.numel() else given.u.new_zeros(given.layer.n_channels)
     terms = []

@@ -1,24 +1,26 @@
-"""Irregularly sampled signals: a recurrence whose step size differs from step to step."""
+"""Recurrences whose transition is another one at every step: irregular sampling, and the exact bilinear step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from ..errors import ParameterError, ShapeError, UnstableRecurrence
+from ..instability import require_finite_input
 from ..modes import State, initial_state
 from ..problem import ModeSpec, commutes
 from ..tensors import has_numbers
-from .discretize import Discrete
+from .discretize import BILINEAR_EXACT, Discrete
 from .parameters import ContinuousParameters
+from .pieces import steps_at_once
+from .recompute import Tensors, recomputed
 
 MODES = ("s4", "liquid", "truncated")
 
-# Numbers of one temporary: some tens of megabytes at most.
-_ELEMENTS = 1 << 20
 _STEPS = 64
 
 
@@ -29,6 +31,8 @@ def scan_sampled(
     u: torch.Tensor,
     dt: torch.Tensor,
     state: Any = None,
+    *,
+    reverse: bool = False,
 ) -> tuple[torch.Tensor, Any]:
     """Outputs and final state where step k has Ā(dt_k δt) and B̄(dt_k δt), in the liquid term too.
 
@@ -40,19 +44,20 @@ def scan_sampled(
 
     Args:
         parameters: the continuous system.
-        method: `euler` or `bilinear`, for `diagonal` and `mimo` also `zoh`.
+        method: `euler`, `bilinear` or `bilinear-exact`, for `diagonal` and `mimo` also `zoh`.
         spec: mode `s4`, `liquid` or `truncated`; of order 1 any; for `diagonal` also `kb` over all index tuples
-            without window.
+            without window.  With `bilinear-exact` `liquid` alone.
         u: (batch, H, L).
         dt: factors of δt, (batch, L), positive.
         state: as in `liquid_ssm.apply`.
+        reverse: with the output vectors of the second direction.
 
     Returns:
         y (batch, H, L) and the final state.
 
     Raises:
         ShapeError, ParameterError: dt does not fit or is not positive, or a mode whose terms belong to one step size.
-        UnstableRecurrence: the state left the range of the dtype.
+        UnstableRecurrence: the state left the range of the dtype, or `bilinear-exact` met a pole.
     """
     structured = spec.mode not in MODES
     if structured and spec.order > 1 and not commutes(parameters.structure, spec):
@@ -61,6 +66,21 @@ def scan_sampled(
             f"which per-step intervals do not have; allowed with dt: {', '.join(MODES)}, and for diagonal systems kb "
             "with correlations='all' and no window. For one interval everywhere use rate."
         )
+    require_intervals(u, dt)
+    # Ā of a single step is never a full matrix.
+    x = initial_state(parameters.sizes("euler"), spec, u, state)
+    terms = spec
+    if structured:
+        terms, x = ModeSpec("truncated", spec.order), x.x
+    elif method == BILINEAR_EXACT:
+        terms = ModeSpec("s4")  # all that u does to a step is in its Ā and B̄
+    y, (x,) = in_pieces(parameters, partial(_Steps, method, terms, reverse), u, dt, (x,))
+    require_finite_outputs(spec.label if method != BILINEAR_EXACT else method, u, y)
+    return y, State(x) if structured else x
+
+
+def require_intervals(u: torch.Tensor, dt: torch.Tensor) -> None:
+    """Raise a `ShapeError` or `ParameterError` unless dt is (batch, L), positive and finite, for u (batch, H, L)."""
     batch, _, length = u.shape
     if tuple(dt.shape) != (batch, length):
         raise ShapeError(f"dt has shape {tuple(dt.shape)}; one interval per row and step is ({batch}, {length}).")
@@ -69,72 +89,88 @@ def scan_sampled(
         raise ParameterError(
             f"dt times rate holds {float(bad[0]):.3g}; intervals are positive factors of the step size."
         )
-    # Ā of a single step is never a full matrix.
-    x = initial_state(parameters.sizes("euler"), spec, u, state)
-    terms = spec
-    if structured:
-        terms, x = ModeSpec("truncated", spec.order), x.x
-    share = max(1, batch * parameters.n_channels * parameters.n_modes)
-    steps = max(1, min(_STEPS, _ELEMENTS // share))
+
+
+def require_finite_outputs(label: str, u: torch.Tensor, y: torch.Tensor) -> None:
+    """Raise an `UnstableRecurrence` where y (batch, H, L) is not finite, or a `ParameterError` where u is not."""
+    if not has_numbers(y) or bool(torch.isfinite(y).all()):
+        return
+    require_finite_input(u.detach().cpu().numpy())
+    bad = (~torch.isfinite(y)).nonzero()
+    first = bad[bad[:, 2].argmin()].tolist()
+    raise UnstableRecurrence(
+        f"{label} left the range of {u.dtype} at step {first[2]}, channel {first[1]}; scale u or dt down.",
+        step=first[2],
+        channel=first[1],
+        input_bound=None,
+    )
+
+
+def in_pieces(
+    parameters: ContinuousParameters,
+    run: Callable[[int], Callable[..., Tensors]],
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    state: Tensors,
+) -> tuple[torch.Tensor, Tensors]:
+    """y (batch, H, L) and the state after it, some tens of steps at a time and on the way back once more.
+
+    Args:
+        run: run(start) gives, for the steps from start, a function (parameters, u, dt, *state) -> (y, *state) for u and
+            y (T, batch, H) and dt (T, batch).
+    """
+    batch, _, length = u.shape
+    steps = min(_STEPS, steps_at_once(batch * parameters.n_channels * parameters.n_modes))
     y = []
-    recorded = torch.is_grad_enabled()
     for start in range(0, length, steps):
-        piece = (u[..., start : start + steps].movedim(-1, 0), dt[:, start : start + steps].mT, x)
-        run = _Chunk(parameters, method, terms)
-        part, x = checkpoint(run, *piece, use_reentrant=False) if recorded else run(*piece)
+        piece = (u[..., start : start + steps].movedim(-1, 0), dt[:, start : start + steps].mT)
+        part, *after = recomputed(run(start), parameters, *piece, *state)
+        state = tuple(after)
         y.append(part)
-    whole = torch.cat(y).movedim(0, -1) if y else torch.zeros_like(u)
-    if has_numbers(whole) and not bool(torch.isfinite(whole).all()):
-        bad = (~torch.isfinite(whole)).nonzero()
-        first = bad[bad[:, 2].argmin()].tolist()
-        raise UnstableRecurrence(
-            f"{spec.label} left the range of {u.dtype} at step {first[2]}, channel {first[1]}; scale u or dt down.",
-            step=first[2],
-            channel=first[1],
-            input_bound=None,
-        )
-    return whole, State(x) if structured else x
+    return torch.cat(y).movedim(0, -1) if y else torch.zeros_like(u), state
 
 
-class _Chunk:
-    """Some steps: u (T, batch, H), dt (T, batch) and a state give y (T, batch, H) and a state."""
+class _Steps:
+    """The steps from start, as `in_pieces` takes them."""
 
-    def __init__(self, parameters: ContinuousParameters, method: str, spec: ModeSpec) -> None:
-        self.parameters, self.method, self.spec = parameters, method, spec
-        self.shared = parameters.structure == "mimo"
+    def __init__(self, method: str, spec: ModeSpec, reverse: bool, start: int) -> None:
+        self.method, self.spec, self.reverse, self.start = method, spec, reverse, start
 
-    def __call__(self, u: torch.Tensor, dt: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self.parameters.discretize(self.method, dt)
-        at = Discrete(*(None if part is None else part.to(x.dtype) for part in found))
-        drive = (at.B_bar @ u.to(x.dtype)[..., None])[..., 0] if self.shared else at.B_bar * u[..., None]
-        states = []
-        for k in range(len(u)):
-            x = self._step(at, drive[k], x, k)
-            states.append(x)
-        return self._read(torch.stack(states)).to(u.dtype), x
-
-    def _step(self, at: Discrete, drive: torch.Tensor, x: torch.Tensor, k: int) -> torch.Tensor:
-        orders = self.spec.mode == "truncated"
-        a = at.A_bar[k]
-        if self.spec.mode == "liquid":
-            a = a + drive
-        if orders:
-            a, drive = a[:, None], drive[:, None]
-        after: torch.Tensor = a * x
-        factors = () if at.P_bar is None or at.Q_bar is None else zip(at.P_bar, at.Q_bar, strict=True)
-        for P_bar, Q_bar in factors:
-            p, q = (P_bar[k][:, None], Q_bar[k][:, None]) if orders else (P_bar[k], Q_bar[k])
-            after = after - p * (2 * (q.conj() * x).real.sum(-1, keepdim=True))
-        if orders:
-            # Order p is driven by order p - 1 before the step, order 1 by the input alone.
-            return after + drive * torch.cat([torch.ones_like(x[:, :1]), x[:, :-1]], 1)
-        return after + drive
-
-    def _read(self, x: torch.Tensor) -> torch.Tensor:
-        """y (T, batch, H) of states (T, batch, [order,] H, M), for `mimo` (T, batch, [order,] M)."""
+    def __call__(self, parameters: ContinuousParameters, u: torch.Tensor, dt: torch.Tensor, x: torch.Tensor) -> Tensors:
+        at, drive = self._discretized(parameters, u, dt, x.dtype)
+        A = at.A_bar + drive if self.spec.mode == "liquid" else at.A_bar
+        along = [A, drive]
+        if at.P_bar is not None and at.Q_bar is not None:
+            along += [part for P, Q in zip(at.P_bar, at.Q_bar, strict=True) for part in (P, torch.conj_physical(Q))]
         if self.spec.mode == "truncated":
-            x = x.sum(2)
-        C = torch.view_as_complex(self.parameters.C.contiguous()).to(x.dtype)
-        if self.shared:
-            return 2 * (x @ C.mT).real
-        return 2 * (C * x).real.sum(-1)
+            along = [part[:, :, None] for part in along]
+        states = []
+        # Unbound: the gradient of every index would be written into zeros of all steps.
+        for a, w, *factors in zip(*(part.unbind(0) for part in along), strict=True):
+            x = self._step(x, a, w, factors)
+            states.append(x)
+        every = torch.stack(states)
+        y = parameters.read(every.sum(2) if self.spec.mode == "truncated" else every, reverse=self.reverse)
+        return y.to(u.dtype), x
+
+    def _discretized(
+        self, parameters: ContinuousParameters, u: torch.Tensor, dt: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[Discrete, torch.Tensor]:
+        """Ā, and B̄ times the input."""
+        exact = self.method == BILINEAR_EXACT
+        found = parameters.driven(u, dt, self.start) if exact else parameters.discretize(self.method, dt)
+        at = Discrete(*(None if part is None else part.to(dtype) for part in found))
+        if exact:
+            return at, at.B_bar
+        if parameters.structure == "mimo":
+            return at, (at.B_bar @ u.to(dtype)[..., None])[..., 0]
+        return at, at.B_bar * u[..., None]
+
+    def _step(self, x: torch.Tensor, a: torch.Tensor, w: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
+        after = a * x
+        for p, q in zip(factors[::2], factors[1::2], strict=True):
+            after = after - p * (2 * (q * x).real.sum(-1, keepdim=True))
+        if self.spec.mode == "truncated":
+            # Order p is driven by order p - 1 before the step, order 1 by the input alone.
+            return after + w * torch.cat([torch.ones_like(x[:, :1]), x[:, :-1]], 1)
+        return after + w

@@ -5,7 +5,7 @@ Complex numbers are `Split`, two real tensors.  Equation numbers are those of ar
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -27,6 +27,12 @@ class Held(NamedTuple):
     inputs: torch.Tensor | None = None
 
 
+def parts_of(held: Any) -> tuple[torch.Tensor, ...]:
+    """The parts of a state as real tensors, complex ones with a last axis of 2; those it does not have left out."""
+    given = (part for part in held if part is not None)
+    return tuple(torch.stack([part.re, part.im], -1) if isinstance(part, Split) else part for part in given)
+
+
 class RealArithmetic:
     """A mode on a structure.
 
@@ -35,6 +41,9 @@ class RealArithmetic:
         structure: `diagonal`, `dplr`, `dense` or `mimo`.
         weight: y = weight · Re(C x).
     """
+
+    complex_parts: ClassVar[tuple[str, ...]] = ("x",)
+    state_type: ClassVar[type[Any]] = Held
 
     def __init__(self, spec: ModeSpec, structure: str, weight: int) -> None:
         self.spec, self.structure, self.weight = spec, structure, weight

@@ -15,13 +15,13 @@ import torch
 
 from ..errors import ParameterError
 from ..tensors import has_numbers
+from .discretize import ADAMS_BASHFORTH, BILINEAR_EXACT
+from .exact_step import gain_limit
+from .pieces import steps_at_once
 
 if TYPE_CHECKING:
     from .layer import SSMLayer
     from .parameters import ContinuousParameters
-
-# Numbers of one temporary: some tens of megabytes at most.
-_ELEMENTS = 1 << 20
 
 FULL = ("dplr", "dense")
 
@@ -97,7 +97,8 @@ def layer_limit(layer: SSMLayer, system: Any) -> torch.Tensor:
 def sampled_limit(layer: SSMLayer, dt: torch.Tensor) -> torch.Tensor:
     """`input_limit` where step k has Ā(dt_k δt) and B̄(dt_k δt): (batch, H, L) for dt (batch, L).
 
-    Some steps at a time: memory does not grow with length times modes.
+    Of `bilinear-exact`, by `exact_step.gain_limit`.  Some steps at a time: memory does not grow with length times
+    modes.
     """
     parameters: ContinuousParameters = layer.continuous
     if layer.structure == "dplr" and not contracts_always(layer):
@@ -106,11 +107,18 @@ def sampled_limit(layer: SSMLayer, dt: torch.Tensor) -> torch.Tensor:
             f"{layer.discretization!r}."
         )
     bound, shared = layer.max_gain or 0.0, layer.structure == "mimo"
-    steps = max(1, _ELEMENTS // max(1, len(dt) * parameters.n_channels * parameters.n_modes))
+    exact = layer.discretization == BILINEAR_EXACT
+    steps = steps_at_once(len(dt) * parameters.n_channels * parameters.n_modes)
     found = []
     with torch.no_grad():
         for start in range(0, dt.shape[1], steps):
-            at = parameters.discretize(layer.discretization, dt[:, start : start + steps])
+            piece = dt[:, start : start + steps]
+            if exact:
+                Lambda, B, _ = parameters.joined()
+                limit = gain_limit(Lambda, B, parameters.step_sizes(piece), bound)
+                found.append(limit[..., None].expand(*limit.shape, layer.n_channels) if shared else limit)
+                continue
+            at = parameters.discretize(layer.discretization, piece)
             if layer.structure == "diagonal":
                 limit = _sharp_limit(at.A_bar, at.B_bar, bound).amin(-1)
             elif shared:
@@ -136,6 +144,18 @@ def require_max_gain(layer: SSMLayer) -> None:
         raise ParameterError(f"max_gain is {bound}; it is a positive bound of |ā + b̄ u|, such as 1.1, or None.")
     if layer.spec.mode == "s4":
         raise ParameterError("max_gain bounds |ā + b̄ u|, but in mode 's4' no transition depends on u; leave it out.")
+    if layer.discretization == ADAMS_BASHFORTH:
+        raise ParameterError(
+            f"max_gain bounds the transition of one step, and a step of {ADAMS_BASHFORTH} takes two; leave it out, or "
+            f"use {BILINEAR_EXACT}."
+        )
+    if layer.discretization == BILINEAR_EXACT:
+        if bound < 1:
+            raise ParameterError(
+                f"max_gain is {bound}; a step of {BILINEAR_EXACT} is known to have a norm below bounds from 1 on. Give "
+                "1, which keeps it dissipative, or more."
+            )
+        return
     layer_limit(layer, layer.system())
 
 
@@ -217,4 +237,4 @@ def _sharp_limit(A_bar: torch.Tensor, B_bar: torch.Tensor, bound: float) -> torc
 
 def contracts_always(layer: SSMLayer) -> bool:
     """Whether ‖Ā‖₂ <= 1 whatever the parameters are: Re λ < 0 and A − Λ negative by parametrisation."""
-    return layer.discretization in ("bilinear", "zoh")
+    return layer.discretization in ("bilinear", "zoh", BILINEAR_EXACT)

@@ -119,7 +119,7 @@ def kernels(layer: SSMLayer, length: int, channels: int = _KERNELS) -> np.ndarra
     """
     fine = deepcopy(layer).cpu().double()
     with torch.no_grad():
-        system = fine.system()
+        system = fine.continuous.system(layer.linear_discretization)
         if layer.structure == "mimo":
             # As many rows as channels, each with an impulse in one of them.
             few = min(layer.n_channels, 4 * channels)
@@ -203,7 +203,7 @@ def draw_spectra(layers: Mapping[str, SSMLayer], path: str | Path) -> None:
 def timescales(layer: SSMLayer) -> np.ndarray:
     """1/(−log |ā|) of the modes [steps], infinite where |ā| >= 1; of full matrices the eigenvalues of some channels."""
     with torch.no_grad():
-        system: Any = deepcopy(layer).cpu().double().system()
+        system: Any = deepcopy(layer.continuous).cpu().double().system(layer.linear_discretization)
         if system.structure in ("dplr", "dense"):
             some = range(0, layer.n_channels, max(1, ceil(layer.n_channels / _CHANNELS)))
             radius = torch.linalg.eigvals(transition(_channels(system, list(some)))).abs()

@@ -93,6 +93,12 @@ def rounded() -> Any:
 
 
 @pytest.fixture(scope="session")
+def integrated() -> Any:
+    """The module of layers that integrate, in mpmath, with bounds."""
+    return _beside_layers("integrated")
+
+
+@pytest.fixture(scope="session")
 def rounded_gradients() -> Any:
     """The same of networks in training, with bounds on those of gradients."""
     return _beside_layers("rounded_gradients")

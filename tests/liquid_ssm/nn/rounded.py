@@ -68,6 +68,8 @@ def of_normalised(x: torch.Tensor, dim: int, eps: float) -> torch.Tensor:
 class Roundings:
     """Operations, and what each of them may be off by for exact inputs."""
 
+    gamma = staticmethod(gamma)
+
     def __init__(self) -> None:
         self.places: list[torch.Tensor] = []
         self.sizes: list[torch.Tensor] = []
