@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from math import prod
 from typing import Any, Literal, final
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ from liquid_ssm.backend import (
     CascadeKind,
     CorrelationKind,
     Gradients,
+    PreparedStep,
     Rejection,
 )
 from liquid_ssm.errors import BackendRejected, ParameterError, unknown_name
@@ -251,7 +253,8 @@ class NumbaBackend(Backend):
             return y, final[:, 0]
         if isinstance(system, DPLRSystem):
             if u.shape[-1] == 1 and _module("lowrank_step").takes(system):
-                return _module("lowrank_step").lowrank_step(system, u, state, liquid=liquid, **self._step_options(u))  # type: ignore[no-any-return]
+                options = self._step_options(u.shape)
+                return _module("lowrank_step").lowrank_step(system, u, state, liquid=liquid, **options)  # type: ignore[no-any-return]
             from .compiled.lowrank import lowrank_run
 
             states = None if state is None else state[:, None]
@@ -260,7 +263,7 @@ class NumbaBackend(Backend):
             return y, final[:, 0]
         assert isinstance(system, DiagonalSystem)
         if u.shape[-1] == 1:
-            y, final_state = _module("step").step(system, u, state, liquid=liquid, **self._step_options(u))
+            y, final_state = _module("step").step(system, u, state, liquid=liquid, **self._step_options(u.shape))
             return y, final_state
         problem = _shape_of(system, u)
         chunk = None if liquid else self._chunk(problem)
@@ -598,13 +601,36 @@ class NumbaBackend(Backend):
         module = _module("orders_step")
         if self.state_dtype is not None or not module.takes(system, spec):
             return None
-        factors = None
+        threads = self._step_options(u.shape)["threads"]
+        return module.orders_step(system, u, spec, x, sums, inputs, self._factors(system, spec), threads=threads)  # type: ignore[no-any-return]
+
+    def prepared_step(
+        self, system: System, spec: ModeSpec, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> PreparedStep | None:
+        """The calls of `scan` and `single_step` for one step, with what depends on shapes found beforehand.
+
+        None for shared states, real systems, and where a step has several calls or goes to several threads.
+        """
+        options = self._step_options(shape)
+        if system.structure not in _STRUCTURES or not system.is_complex or options["threads"] > 1:
+            return None
+        if spec.mode not in ("s4", "liquid"):
+            module = _module("orders_step")
+            if self.state_dtype is not None or not module.takes(system, spec):
+                return None
+            return module.prepared(system, shape, dtype, spec, self._factors(system, spec), threads=1)  # type: ignore[no-any-return]
+        module = _module("step" if system.structure == "diagonal" else "lowrank_step")
+        if system.structure == "dplr" and not module.takes(system):
+            return None
+        return module.prepared(system, shape, dtype, liquid=spec.mode == "liquid", **options)  # type: ignore[no-any-return]
+
+    def _factors(self, system: System, spec: ModeSpec) -> Array | None:
+        """Of `pb` its responses, of windowed `kb` the heads of its kernels."""
         if spec.mode == "pb" and spec.order > 1:
-            factors = self._responses(system, spec.order)
-        elif spec.mode == "kb" and spec.window is not None and spec.order > 1:
-            factors = self._heads(system, spec.order, spec.window)
-        threads = self._step_options(u)["threads"]
-        return module.orders_step(system, u, spec, x, sums, inputs, factors, threads=threads)  # type: ignore[no-any-return]
+            return self._responses(system, spec.order)
+        if spec.mode == "kb" and spec.window is not None and spec.order > 1:
+            return self._heads(system, spec.order, spec.window)
+        return None
 
     def _responses(self, system: System, order: int) -> Array:
         """What `pb` multiplies correlations of order 2 … `order` with (Eq. 15), (order - 1, H)."""
@@ -645,9 +671,9 @@ class NumbaBackend(Backend):
     def _options(self) -> dict[str, Any]:
         return {"threads": self.threads, "state_dtype": self.state_dtype}
 
-    def _step_options(self, u: Array) -> dict[str, Any]:
+    def _step_options(self, shape: tuple[int, ...]) -> dict[str, Any]:
         # How many threads there are is asked of the system: not for a step that takes one.
-        threads = self.threads if u.size > _module("step").ROWS_AT_ONCE else 1
+        threads = self.threads if prod(shape) > _module("step").ROWS_AT_ONCE else 1
         return {"threads": threads, "state_dtype": self.state_dtype}
 
     def _pieces(self, problem: Problem) -> int:

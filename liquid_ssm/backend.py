@@ -10,12 +10,15 @@ in memory in any order; `Capabilities.channels_last` says where y lies as u does
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from .problem import Problem
+from .problem import ModeSpec, Problem
+
+# u (batch, H, 1), x, sums and inputs of a `liquid_ssm.modes.State` give y (batch, H, 1) and those parts after the step.
+PreparedStep = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
 
 PRIMITIVES = ("kernel", "convolve", "scan", "cascade", "correlate")
 # Compositions of primitives that a backend may offer in one piece, because that is faster.
@@ -228,6 +231,17 @@ class Backend(ABC):
     def arithmetic_for(self, problem: Problem) -> Arithmetic:
         """How `problem` is computed; the same for all problems unless a backend rounds differently by shape."""
         return self.arithmetic
+
+    def prepared_step(self, system: Any, spec: ModeSpec, shape: tuple[int, ...], dtype: Any) -> PreparedStep | None:
+        """One time step of this system for inputs (batch, H, 1) of one shape and dtype, to be taken again and again.
+
+        Where a backend has one, it gives what its primitives do, bit for bit, and checks nothing that does not change
+        from step to step.  None: the primitives are called.
+
+        Args:
+            system: of arrays of that dtype, which do not change.
+        """
+        return None
 
     def warm_up_seconds(self) -> float:
         """Seconds that a first call may load packages and compile, where those are more than one or two."""

@@ -17,11 +17,12 @@ _PART = {kind: np.dtype(kind).type(0).real.dtype for kind in "FDG"}
 def all_finite(*arrays: npt.NDArray[Any]) -> bool:
     """True if every number of every array is finite, both parts of complex ones."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return all(map(_finite, arrays))
+        return all(map(finite, arrays))
 
 
-def _finite(array: npt.NDArray[Any]) -> bool:
-    if array.ndim == 3 and is_channels_last(array):
+def finite(array: npt.NDArray[Any]) -> bool:
+    """As `all_finite`, of one array; to be called where an overflow raises no warning."""
+    if not array.flags.c_contiguous and array.ndim == 3 and is_channels_last(array):
         array = array.swapaxes(1, 2)
     if array.flags.c_contiguous:
         array = array.reshape(-1)

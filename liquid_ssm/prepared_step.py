@@ -8,7 +8,9 @@ import numpy as np
 
 from .apply import SELECTING, step
 from .backend import Backend
-from .compute import Array, is_finite, problem_of, ready_backend
+from .backend import PreparedStep as BackendStep
+from .compute import Array, problem_of, ready_backend
+from .finite import finite
 from .modes import State, run_from
 from .problem import ModeSpec
 from .registry import AUTO, CERTIFIED_ONLY
@@ -19,8 +21,22 @@ class _Ready(NamedTuple):
 
     wanted: str | Backend
     backend: Any
+    advance: BackendStep | None  # of the backend, None for its primitives
+    structured: bool  # states are a `State`
     form: tuple[Any, ...]
     selection: Any  # a Reselection, None for a backend that is named
+
+    def takes(self, state: Any) -> bool:
+        """Whether a state has the form that states have here."""
+        if isinstance(state, State) is not self.structured:
+            return False
+        for part, wanted in zip(_parts(state), self.form, strict=True):
+            if part is None or wanted is None:
+                if part is not wanted:
+                    return False
+            elif part.shape != wanted[0] or part.dtype != wanted[1]:
+                return False
+        return True
 
 
 class PreparedStep:
@@ -51,14 +67,14 @@ class PreparedStep:
     def __call__(self, u_k: Array, state: Any = None) -> tuple[Array, Any]:
         """u_k (batch, H) and the state before it give y_k (batch, H) and the state after it."""
         ready = self._ready.get((u_k.shape, u_k.dtype))
-        if ready is not None and not self.recheck and _form(state) == ready.form:
+        if ready is not None and not self.recheck and ready.takes(state):
             u = u_k[..., None]
             if ready.selection is None or ready.selection(u) == ready.wanted:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    y, final = run_from(ready.backend, self.system, u, self.spec, state)
-                # What is not finite is named by the long way, which comes to it again.
-                if is_finite(y, final):
-                    return y[..., 0], final
+                    y, final = self._step(ready, u, state)
+                    # What is not finite is named by the long way, which comes to it again.
+                    if finite(y) and all(part is None or finite(part) for part in _parts(final)):
+                        return y[..., 0], final
         y, final = step(
             self.system,
             u_k,
@@ -73,6 +89,12 @@ class PreparedStep:
         )
         self._prepare(u_k, final)
         return y, final
+
+    def _step(self, ready: _Ready, u: Array, state: Any) -> tuple[Array, Any]:
+        if ready.advance is None:
+            return run_from(ready.backend, self.system, u, self.spec, state)
+        y, x, sums, inputs = ready.advance(u, *_parts(state))
+        return y, State(x, sums, inputs) if ready.structured else x
 
     def _prepare(self, u_k: Array, final: Any) -> None:
         """Keep what steps of this shape have in common."""
@@ -89,11 +111,17 @@ class PreparedStep:
         if wanted is None or other_dtype or self.system.structure == "integrator" or self.system.dtype != u.dtype:
             return
         backend = ready_backend(problem_of(self.system, u, self.spec, state=True), wanted)
-        self._ready[u_k.shape, u.dtype] = _Ready(wanted, backend, _form(final), selection)
+        advance = backend.prepared_step(self.system, self.spec, u.shape, u.dtype)
+        self._ready[u_k.shape, u.dtype] = _Ready(
+            wanted, backend, advance, isinstance(final, State), _form(final), selection
+        )
+
+
+def _parts(state: Any) -> tuple[Any, Any, Any]:
+    """Those of a `State`, of which an array is the first."""
+    return state if isinstance(state, State) else (state, None, None)
 
 
 def _form(state: Any) -> tuple[Any, ...]:
     """Shapes and dtypes of a state's parts."""
-    if isinstance(state, State):
-        return tuple(None if part is None else (part.shape, part.dtype) for part in state)
-    return (None if state is None else (state.shape, state.dtype),)
+    return tuple(None if part is None else (part.shape, part.dtype) for part in _parts(state))

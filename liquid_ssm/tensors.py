@@ -249,7 +249,7 @@ def _refuse(backend: Backend, problem: Problem) -> None:
 
 def has_numbers(tensor: torch.Tensor) -> bool:
     """Whether the values may be looked at: not while a compiler or a function transform only traces them."""
-    if torch.compiler.is_compiling() or tensor.device.type == "meta":
+    if torch.compiler.is_compiling() or tensor.is_meta:
         return False
     wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     return not wrapped and type(tensor).__name__ not in ("FakeTensor", "FunctionalTensor")

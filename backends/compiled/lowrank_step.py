@@ -13,7 +13,7 @@ from liquid_ssm.systems import DPLRSystem
 from .caching import compiled, inlined
 from .lowrank_sweep import DRIVE, FACTORS, OUTPUT, PER_RANK, joined, product
 from .simd import fma, lanes, load, load_pairs, splat, store_pairs, total, width
-from .step import COMPLEX, ROWS_AT_ONCE
+from .step import COMPLEX, ROWS_AT_ONCE, Advance
 from .threads import share
 from .tiles import Layout
 
@@ -113,26 +113,41 @@ def lowrank_step(
 
     Accuracy: the operations are those of `lowrank_run`, the sums over modes in an order of their own.
     """
-    batch, n_channels, _ = u.shape
-    dtype = u.dtype if state_dtype is None else np.dtype(state_dtype)
-    rows, modes = batch * n_channels, system.n_modes
-    shape = (batch, n_channels, modes)
-    numbers = np.zeros(shape, COMPLEX[dtype]) if state is None else np.array(state, COMPLEX[dtype], order="C")
-    y = np.empty(u.shape, u.dtype)
-    arguments = (
-        _packs(system, dtype),
-        np.ascontiguousarray(u).reshape(-1),
-        y.reshape(-1),
-        numbers.reshape(-1).view(dtype),
-        max(1, n_channels),
-        modes,
-        liquid,
-    )
-    if rows <= ROWS_AT_ONCE:
-        lowrank_step_rows(*arguments, 0, rows)
-    else:
-        share(lambda first, end: lowrank_step_rows(*arguments, first, end), rows, threads, ROWS_AT_ONCE)
-    return y, numbers
+    if state is None:
+        state = np.zeros((*u.shape[:2], system.n_modes))
+    advance = prepared(system, u.shape, u.dtype, liquid=liquid, threads=threads, state_dtype=state_dtype)
+    return advance(u, state, None, None)[:2]
+
+
+def prepared(
+    system: DPLRSystem,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    liquid: bool,
+    threads: int,
+    state_dtype: npt.DTypeLike | None = None,
+) -> Advance:
+    """`lowrank_step` for inputs of one shape and dtype, from states that are given."""
+    batch, n_channels, _ = shape
+    wide = dtype if state_dtype is None else np.dtype(state_dtype)
+    kind, packs = COMPLEX[wide], _packs(system, wide)
+    channels, rows, modes = max(1, n_channels), batch * n_channels, system.n_modes
+
+    def advance(u: Array, state: Array, sums: None, earlier: None) -> tuple[Array, Array, None, None]:
+        numbers, y = np.array(state, kind, order="C"), np.empty(shape, dtype)
+        inputs, outputs, states = np.ascontiguousarray(u).reshape(-1), y.reshape(-1), numbers.reshape(-1).view(wide)
+        if rows <= ROWS_AT_ONCE:
+            lowrank_step_rows(packs, inputs, outputs, states, channels, modes, liquid, 0, rows)
+            return y, numbers, None, None
+
+        def some(first: int, end: int) -> None:
+            lowrank_step_rows(packs, inputs, outputs, states, channels, modes, liquid, first, end)
+
+        share(some, rows, threads, ROWS_AT_ONCE)
+        return y, numbers, None, None
+
+    return advance
 
 
 def _packs(system: DPLRSystem, dtype: np.dtype[Any]) -> Array:

@@ -7,6 +7,7 @@ of docs/bounds.md hold; the sums over modes run in an order of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -307,39 +308,63 @@ def orders_step(
 
     Accuracy: the operations are those of the runs over many steps, the sums over modes in an order of their own.
     """
-    batch, n_channels, _ = u.shape
-    dtype, rows = u.dtype, batch * n_channels
-    y, new_x = np.empty(u.shape, dtype), np.empty(x.shape, COMPLEX[dtype])
-    low_rank = isinstance(system, DPLRSystem)
+    return prepared(system, u.shape, u.dtype, spec, factors, threads=threads)(u, x, sums, inputs)
+
+
+def prepared(
+    system: DiagonalSystem | DPLRSystem,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    spec: ModeSpec,
+    factors: Array | None,
+    *,
+    threads: int,
+) -> Callable[..., tuple[Array, Array, Array | None, Array | None]]:
+    """`orders_step` for inputs of one shape and dtype: a function of u, x, sums and inputs."""
+    batch, n_channels, _ = shape
+    channels, rows, modes, kind = max(1, n_channels), batch * n_channels, system.n_modes, COMPLEX[dtype]
+    low_rank, elementary = isinstance(system, DPLRSystem), spec.correlations == "all"
+    order, window, of_kernels = spec.order, spec.window, spec.mode == "kb"
     slots = slots_of(system.structure, spec)
     powers = int(slots[::4].max())
-    values, outputs = np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
-    earlier = np.empty(0, dtype) if inputs is None else inputs.reshape(-1)
-    given: tuple[Any, ...] = (
-        _packed(system, powers, dtype), slots, values, earlier, outputs, x.reshape(-1).view(dtype),
-        new_x.reshape(-1).view(dtype), max(1, n_channels), system.n_modes, powers, low_rank,
-    )  # fmt: skip
-    _each(slot_rows, given, rows, threads)
-    new_sums, elementary = None, spec.correlations == "all"
-    if sums is not None and factors is not None:
-        new_sums = np.empty(sums.shape, dtype)
-        given = (
-            factors.reshape(-1), values, earlier, outputs, sums.reshape(-1), new_sums.reshape(-1),
-            max(1, n_channels), spec.order, elementary,
-        )  # fmt: skip
-        _each(correlation_rows, given, rows, threads)
-    elif factors is not None:
-        given = (
-            factors.reshape(-1), values, earlier, outputs,
-            max(1, n_channels), spec.order, spec.window, elementary, spec.mode == "kb",
-        )  # fmt: skip
-        _each(windowed_rows, given, rows, threads)
-    kept = None
-    if inputs is not None:
-        kept = np.empty(inputs.shape, dtype)
-        kept[..., :-1] = inputs[..., 1:]
-        kept[..., -1:] = u
-    return y, new_x, new_sums, kept
+    packs, none = _packed(system, powers, dtype), np.empty(0, dtype)
+    responses = None if factors is None else factors.reshape(-1)
+
+    def advance(
+        u: Array, x: Array, sums: Array | None, inputs: Array | None
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        y, new_x = np.empty(shape, dtype), np.empty(x.shape, kind)
+        values, outputs = np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
+        earlier = none if inputs is None else inputs.reshape(-1)
+        old, new = x.reshape(-1).view(dtype), new_x.reshape(-1).view(dtype)
+        given: tuple[Any, ...] = packs, slots, values, earlier, outputs, old, new, channels, modes, powers, low_rank
+        _each(slot_rows, given, rows, threads)
+        new_sums = None
+        if sums is not None and responses is not None:
+            new_sums = np.empty(sums.shape, dtype)
+            given = (
+                responses,
+                values,
+                earlier,
+                outputs,
+                sums.reshape(-1),
+                new_sums.reshape(-1),
+                channels,
+                order,
+                elementary,
+            )
+            _each(correlation_rows, given, rows, threads)
+        elif responses is not None:
+            given = responses, values, earlier, outputs, channels, order, window, elementary, of_kernels
+            _each(windowed_rows, given, rows, threads)
+        kept = None
+        if inputs is not None:
+            kept = np.empty(inputs.shape, dtype)
+            kept[..., :-1] = inputs[..., 1:]
+            kept[..., -1:] = u
+        return y, new_x, new_sums, kept
+
+    return advance
 
 
 def _each(kernel: Any, given: tuple[Any, ...], rows: int, threads: int) -> None:

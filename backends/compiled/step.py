@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +20,8 @@ from .threads import share
 from .tiles import Layout
 
 Array = npt.NDArray[Any]
+# u (batch, H, 1) and the state before it give y (batch, H, 1) and the state after it; there are no sums and inputs.
+Advance = Callable[[Array, Array, None, None], tuple[Array, Array, None, None]]
 
 # Rows that a thread takes at a time: one step of fewer is done before another thread has begun.
 ROWS_AT_ONCE = 2048
@@ -104,22 +107,42 @@ def step(
 
     Accuracy: the new state is, bit for bit, that of a scan over several steps.
     """
-    batch, n_channels, _ = u.shape
-    dtype = u.dtype if state_dtype is None else np.dtype(state_dtype)
-    rows, modes = batch * n_channels, system.n_modes
-    kind = COMPLEX[dtype]
-    shape = (batch, n_channels, modes)
-    numbers = np.zeros(shape, kind) if state is None else np.array(state, kind, order="C")
-    y = np.empty(u.shape, u.dtype)
-    packs, inputs, outputs = _packs(system, dtype), np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
-    states = numbers.reshape(-1).view(dtype)
+    if state is None:
+        state = np.zeros((*u.shape[:2], system.n_modes))
+    advance = prepared(system, u.shape, u.dtype, liquid=liquid, threads=threads, state_dtype=state_dtype)
+    y, after, _, _ = advance(u, state, None, None)
+    return y, after if system.is_complex else np.ascontiguousarray(after.real)
 
-    arguments = packs, inputs, outputs, states, max(1, n_channels), modes, system.weight, liquid, 0
-    if rows <= ROWS_AT_ONCE:
-        step_rows(*arguments, 0, rows)
-    else:
-        share(lambda first, end: step_rows(*arguments, first, end), rows, threads, ROWS_AT_ONCE)
-    return y, numbers if system.is_complex else np.ascontiguousarray(numbers.real)
+
+def prepared(
+    system: DiagonalSystem,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    liquid: bool,
+    threads: int,
+    state_dtype: npt.DTypeLike | None = None,
+) -> Advance:
+    """`step` for inputs of one shape and dtype, from states that are given, to complex ones."""
+    batch, n_channels, _ = shape
+    wide = dtype if state_dtype is None else np.dtype(state_dtype)
+    kind, packs, weight = COMPLEX[wide], _packs(system, wide), system.weight
+    channels, rows, modes = max(1, n_channels), batch * n_channels, system.n_modes
+
+    def advance(u: Array, state: Array, sums: None, earlier: None) -> tuple[Array, Array, None, None]:
+        numbers, y = np.array(state, kind, order="C"), np.empty(shape, dtype)
+        inputs, outputs, states = np.ascontiguousarray(u).reshape(-1), y.reshape(-1), numbers.reshape(-1).view(wide)
+        if rows <= ROWS_AT_ONCE:
+            step_rows(packs, inputs, outputs, states, channels, modes, weight, liquid, 0, 0, rows)
+            return y, numbers, None, None
+
+        def some(first: int, end: int) -> None:
+            step_rows(packs, inputs, outputs, states, channels, modes, weight, liquid, 0, first, end)
+
+        share(some, rows, threads, ROWS_AT_ONCE)
+        return y, numbers, None, None
+
+    return advance
 
 
 def _packs(system: DiagonalSystem, dtype: np.dtype[Any]) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ class Latest:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[tuple[Any, ...], list[bytearray], PreparedStep, torch.Tensor | None] | None = None
+        self._kept: _Kept | None = None
 
     def step(self, layer: SSMLayer, u_k: torch.Tensor, state: Any, rate: Any) -> tuple[torch.Tensor, Any] | None:
         """y_k and the state after it, or None where there are no numbers to compare or the dtype has no NumPy form."""
         if (
-            u_k.device.type != "cpu"
+            not u_k.is_cpu
             or u_k.dtype not in (torch.float32, torch.float64)
             or isinstance(rate, torch.Tensor)
             or not has_numbers(u_k)
@@ -44,16 +44,19 @@ class Latest:
         return out, each_part(final, torch.from_numpy)
 
     def _prepared(self, layer: SSMLayer, rate: float) -> tuple[PreparedStep, torch.Tensor | None]:
-        D = layer.D
-        parameters = (*layer.continuous._parameters.values(), D)
-        found = [_numbers(parameter) for parameter in parameters if parameter is not None]
+        parameters = [*layer.continuous._parameters.values(), layer.D]
         how = layer.spec, layer.backend, layer.tolerance, layer.recheck
         options = (rate, layer.max_gain, layer.discretization, *how)
         kept = self._kept
-        if kept is not None and kept[0] == options and kept[1] == found:
-            return kept[2], kept[3]
-        if D is not None:
-            layer._require_finite_feedthrough(D)
+        if kept is not None and kept.options == options:
+            for held, parameter in zip(kept.numbers, parameters, strict=True):
+                if not held.are_of(parameter):
+                    break
+            else:
+                return kept.step, kept.limit
+        numbers = [_Numbers(parameter) for parameter in parameters]
+        if layer.D is not None:
+            layer._require_finite_feedthrough(layer.D)
         system = layer.system(rate)
         limit = None if layer.max_gain is None else layer_limit(layer, system)
         step = PreparedStep(
@@ -63,15 +66,55 @@ class Latest:
             tolerance=layer.tolerance,
             recheck=layer.recheck,
         )
-        self._kept = (options, [bytearray(numbers) for numbers in found], step, limit)
+        self._kept = _Kept(options, numbers, step, limit)
         return step, limit
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_kept": None}
 
 
-def _numbers(parameter: torch.Tensor) -> Any:
-    """The numbers as a contiguous array, which a bytearray is compared with byte by byte, without a copy."""
+class _Kept(NamedTuple):
+    options: tuple[Any, ...]
+    numbers: list[_Numbers]
+    step: PreparedStep
+    limit: torch.Tensor | None
+
+
+class _Numbers:
+    """A copy of a parameter's numbers, or of the lack of a parameter."""
+
+    __slots__ = ("_copy", "_dtype", "_place", "_shape", "_stride", "_view")
+
+    def __init__(self, parameter: torch.Tensor | None) -> None:
+        self._copy = self._view = None
+        if parameter is None:
+            return
+        numbers = _array_of(parameter)
+        self._copy = bytearray(numbers)
+        # Where the numbers are, and in which form: as long as these are the same, the view is of what they are now.
+        self._place, self._shape, self._stride = parameter.data_ptr(), parameter.shape, parameter.stride()
+        self._dtype = parameter.dtype
+        if numbers.ctypes.data == self._place:
+            self._view = numbers
+
+    def are_of(self, parameter: torch.Tensor | None) -> bool:
+        """Whether the parameter has the same numbers, in every bit."""
+        if self._copy is None or parameter is None:
+            return self._copy is None and parameter is None
+        # A bytearray is compared with a contiguous array byte by byte, without a copy.
+        if (
+            self._view is not None
+            and parameter.data_ptr() == self._place
+            and parameter.stride() == self._stride
+            and parameter.shape == self._shape
+            and parameter.dtype is self._dtype
+        ):
+            return bool(self._copy == self._view)
+        return bool(self._copy == _array_of(parameter))
+
+
+def _array_of(parameter: torch.Tensor) -> Any:
+    """The numbers as a contiguous array: a view, or a copy where they do not lie so."""
     numbers = parameter.detach()
     if numbers.dtype not in (torch.float32, torch.float64):
         numbers = numbers.float()  # the formats that NumPy lacks are parts of float32

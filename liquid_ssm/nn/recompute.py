@@ -33,14 +33,15 @@ def recomputed(run: Run, module: nn.Module, *given: torch.Tensor) -> Tensors:
         return found
     names = [name for name, parameter in module._parameters.items() if parameter is not None]
     parameters = [module._parameters[name] for name in names]
-    result: Tensors = _Recomputed.apply(run, module, names, *given, *parameters)
+    result: Tensors = _Recomputed.apply(run, module, names, *given, *parameters)  # type: ignore[no-untyped-call]
     return result
 
 
 def with_parameters(module: nn.Module, names: Sequence[str], values: Sequence[torch.Tensor]) -> nn.Module:
     """The same module with other tensors in the place of parameters; the module itself is not changed."""
     twin = copy.copy(module)
-    twin._parameters = {**module._parameters, **dict(zip(names, values, strict=True))}  # type: ignore[dict-item]
+    others: dict[str, Any] = dict(zip(names, values, strict=True))
+    twin._parameters = module._parameters | others
     return twin
 
 

@@ -33,9 +33,15 @@ class _Grant:
     settings: tuple[object, ...]
     residues: frozenset[int] | None  # None: all
 
+    def holds(self, radius: float, length: int) -> bool:
+        """Whether it holds a system with this radius and this length."""
+        return radius in self.radius and (self.residues is None or length % 128 in self.residues)
+
 
 # By everything of a problem that is in a domain, sizes by their number of binary digits.
 _grants: dict[tuple[Any, ...], list[_Grant]] = {}
+# How often they have changed.
+_version = 0
 _selecting = threading.RLock()
 
 
@@ -101,13 +107,23 @@ class Reselection:
     def __init__(self, system: Any, u: Array, spec: ModeSpec, *, tolerance: float | None, strict: bool) -> None:
         self._key = _key(system, u, spec, False, False, True, tolerance)
         self._radius, self._gain = of_system(system)
-        self._strict = strict
+        self._length, self._strict = u.shape[2], strict
+        self._version, self._grants = -1, list[_Grant]()
 
     def __call__(self, u: Array) -> str | Backend | None:
         """The backend of the certificate that holds this u; None where none does that this process knows."""
-        drive = self._gain * largest(u, exact=self._strict)
-        grant = _granted(self._key, self._radius, drive, u.shape[2])
-        return None if grant is None else grant.backend
+        if self._version != _version:
+            # In this order: what changes in between is found at the next call.
+            self._version = _version
+            known = _grants.get(self._key, ())
+            self._grants = [grant for grant in known if grant.holds(self._radius, self._length)]
+        if not self._grants:
+            return None
+        drive, settings = self._gain * largest(u, exact=self._strict), _settings(self._grants)
+        for grant in self._grants:
+            if drive in grant.drive and grant.settings == settings:
+                return grant.backend
+        return None
 
 
 def _key(
@@ -124,16 +140,16 @@ def _granted(key: tuple[Any, ...], radius: float, drive: float, length: int) -> 
     grants = _grants.get(key)
     if not grants:
         return None
-    settings = live(grants[0].certificate.domain.arrays)
+    settings = _settings(grants)
     for grant in grants:
-        if (
-            radius in grant.radius
-            and drive in grant.drive
-            and grant.settings == settings
-            and (grant.residues is None or length % 128 in grant.residues)
-        ):
+        if grant.holds(radius, length) and drive in grant.drive and grant.settings == settings:
             return grant
     return None
+
+
+def _settings(grants: list[_Grant]) -> tuple[object, ...]:
+    """What they depend on of what can change in a running process, as it is now."""
+    return live(grants[0].certificate.domain.arrays)
 
 
 def needs_gradient(system: Any, u: Any) -> bool:
@@ -173,6 +189,7 @@ def _certified(
         own = (certificate.domain, certificate.backend)
         others = [g for g in _grants.get(key, []) if (g.certificate.domain, g.certificate.backend) != own]
         _grants[key] = [grant, *others]
+        _changed()
     logging.getLogger("liquid_ssm").info("%s: %s by certificate %s", spec.label, certificate.backend, certificate.id)
     return grant.backend, certificate
 
@@ -216,6 +233,7 @@ def forget() -> None:
     """Drop what this process knows of certificates: the next call reads them from disk or selects again."""
     with _selecting:
         _grants.clear()
+        _changed()
 
 
 def withdraw(certificate: Certificate) -> None:
@@ -223,3 +241,10 @@ def withdraw(certificate: Certificate) -> None:
     with _selecting:
         for key, grants in list(_grants.items()):
             _grants[key] = [g for g in grants if g.certificate.id != certificate.id]
+        _changed()
+
+
+def _changed() -> None:
+    """Tell every `Reselection`; after the change, under the lock."""
+    global _version
+    _version += 1

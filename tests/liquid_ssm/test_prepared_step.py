@@ -10,6 +10,7 @@ from liquid_ssm import prepared_step
 from liquid_ssm.modes import State
 from liquid_ssm.prepared_step import PreparedStep
 from liquid_ssm.problem import ModeSpec
+from liquid_ssm.registry import get_backend
 from liquid_ssm.selection import auto
 from liquid_ssm.testing.strategies import random_system
 
@@ -69,6 +70,39 @@ def test_bit_for_bit_the_steps_of_the_public_function(slow, spec, structure, bac
         state, other = found[1], wanted[1]
     # The first has no state yet.
     assert len(slow) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "structure", "spec", "one_call"),
+    [
+        ("numba", "diagonal", ModeSpec("s4"), True),
+        ("numba", "dplr", ModeSpec("liquid"), True),
+        ("numba", "dplr", ModeSpec("kb", 3, "adjacent"), True),
+        ("numba", "diagonal", ModeSpec("pb", 2, "adjacent", 4), True),
+        ("numba-wide-state", "dplr", ModeSpec("liquid"), True),
+        ("numba-wide-state", "dplr", ModeSpec("truncated", 3), False),
+        ("numba", "dplr", ModeSpec("kb", 2, "all", 4), False),
+        ("numba", "mimo", ModeSpec("liquid"), False),
+        ("numpy", "diagonal", ModeSpec("s4"), False),
+    ],
+)
+def test_one_call_of_the_backend_where_it_has_one(slow, backend, structure, spec, one_call):
+    system = system_of(structure)
+    prepared = PreparedStep(system, spec, backend=backend)
+    _, state = prepared(INPUTS[0])
+    (ready,) = prepared._ready.values()
+    assert (ready.advance is not None) == one_call
+    found = prepared(INPUTS[1], state)
+    assert len(slow) == 1
+    assert_same(found, ls.step(system, INPUTS[1], state, **options(spec), backend=backend))
+
+
+def test_rows_that_threads_share_take_the_primitives(monkeypatch):
+    system, backend = system_of(), get_backend("numba")
+    many = (1000, 3, 1)
+    assert backend.prepared_step(system, ModeSpec("liquid"), (2, 3, 1), np.dtype("float32")) is not None
+    monkeypatch.setattr(type(backend), "threads", 2)
+    assert backend.prepared_step(system, ModeSpec("liquid"), many, np.dtype("float32")) is None
 
 
 def test_states_and_inputs_of_another_form_go_the_long_way(slow):

@@ -107,3 +107,42 @@ def test_a_copy_of_a_layer_keeps_nothing(layer, made):
         second, _ = copy.deepcopy(layer).step(u)
     assert torch.equal(first, second)
     assert len(made) == 2
+
+
+def test_numbers_written_to_a_parameter_s_new_place_are_seen(layer, made):
+    u = torch.ones(2, layer.n_channels)
+    with torch.no_grad():
+        layer.step(u)
+        before, layer.D.data = layer.D.data, layer.D.data.clone()
+        layer.step(u)
+        before += 1  # which is no parameter any more
+        layer.step(u)
+        assert len(made) == 1
+        layer.D.data += 1
+        layer.step(u)
+    assert len(made) == 2
+
+
+def test_another_form_of_the_same_place_is_seen(layer, made):
+    u, values = torch.ones(2, layer.n_channels), torch.arange(6.0)
+    with torch.no_grad():
+        layer.D.data = values[:3]
+        layer.step(u)
+        layer.D.data = values[::2]
+        layer.step(u)
+    assert len(made) == 2
+
+
+def test_numbers_in_formats_that_numpy_lacks_are_seen(layer, made):
+    u = torch.ones(2, layer.n_channels)
+    with torch.no_grad():
+        layer.D.data = layer.D.data.bfloat16()
+        layer.step(u)
+        layer.step(u)
+        assert len(made) == 1
+        layer.D.data[0] += 1
+        layer.step(u)
+        assert len(made) == 2
+        layer.D = None
+        layer.step(u)
+    assert len(made) == 3
