@@ -10,6 +10,7 @@ import torch
 from ..errors import ParameterError, ShapeError
 from ..modes import initial_state
 from ..problem import ModeSpec
+from ..tensors import has_numbers
 from .discretize import ADAMS_BASHFORTH, driven_by
 from .parameters import ContinuousParameters
 from .pieces import steps_at_once
@@ -81,7 +82,7 @@ def scan_multistep(
     require_intervals(u, dt)
     start = starting_state(parameters, u, state)
     y, final = in_pieces(parameters, lambda _: partial(_steps, reverse), u, dt, tuple(start))
-    require_finite_outputs(ADAMS_BASHFORTH, u, y)
+    require_finite_outputs(ADAMS_BASHFORTH, u, (start.x, start.f), y)
     return y, MultistepState(*final)
 
 
@@ -105,6 +106,11 @@ def starting_state(parameters: ContinuousParameters, u: torch.Tensor, state: Any
         return MultistepState(x, torch.zeros_like(x), u.new_full((len(u),), torch.inf))
     if tuple(state.interval.shape) != (len(u),):
         raise ShapeError(f"interval has shape {tuple(state.interval.shape)}; one for each of {len(u)} rows is needed.")
+    if has_numbers(state.interval) and not bool((state.interval > 0).all()):
+        raise ParameterError(
+            f"interval of the state holds {float(state.interval.detach().min()):.3g}; intervals are positive factors "
+            "of the step size, infinite where there was no step yet."
+        )
     return MultistepState(full(state.x), full(state.f), state.interval)
 
 

@@ -23,7 +23,7 @@ def recomputed(run: Run, module: nn.Module, *given: torch.Tensor) -> Tensors:
     a function (`torch.func`) nothing is computed twice.
 
     Args:
-        run: looks at nothing else that has a gradient.
+        run: looks at nothing else that has a gradient; called without autocast, on the way back too.
         module: with no parameters but its own; those of its submodules are not seen.
     """
     if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
@@ -57,7 +57,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         again = torch.is_grad_enabled()  # gradients of gradients are wanted
         needed = ctx.needs_input_grad[3:]
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
             # Apart from what they were computed from: a state comes from the parameters, too, by the pieces before.
             given = [
                 tensor.view_as(tensor) if again else tensor.detach().requires_grad_(wanted)

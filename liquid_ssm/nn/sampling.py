@@ -74,9 +74,9 @@ def scan_sampled(
         terms, x = ModeSpec("truncated", spec.order), x.x
     elif method == BILINEAR_EXACT:
         terms = ModeSpec("s4")  # all that u does to a step is in its Ā and B̄
-    y, (x,) = in_pieces(parameters, partial(_Steps, method, terms, reverse), u, dt, (x,))
-    require_finite_outputs(spec.label if method != BILINEAR_EXACT else method, u, y)
-    return y, State(x) if structured else x
+    y, (final,) = in_pieces(parameters, partial(_Steps, method, terms, reverse), u, dt, (x,))
+    require_finite_outputs(spec.label if method != BILINEAR_EXACT else method, u, (x,), y)
+    return y, State(final) if structured else final
 
 
 def require_intervals(u: torch.Tensor, dt: torch.Tensor) -> None:
@@ -91,19 +91,32 @@ def require_intervals(u: torch.Tensor, dt: torch.Tensor) -> None:
         )
 
 
-def require_finite_outputs(label: str, u: torch.Tensor, y: torch.Tensor) -> None:
-    """Raise an `UnstableRecurrence` where y (batch, H, L) is not finite, or a `ParameterError` where u is not."""
-    if not has_numbers(y) or bool(torch.isfinite(y).all()):
+def require_finite_outputs(label: str, u: torch.Tensor, state: Tensors, y: torch.Tensor) -> None:
+    """Raise an `UnstableRecurrence` where y is not finite, or a `ParameterError` where u or the state is not.
+
+    A state that is not finite makes outputs that are not, whatever C is: 0 times infinity is NaN.
+
+    Args:
+        u, y: (batch, H, L).
+        state: parts of that before the first step.
+    """
+    if not has_numbers(y) or _finite(y):
         return
     require_finite_input(u.detach().cpu().numpy())
+    if not all(map(_finite, state)):
+        raise ParameterError("state holds NaN or infinite values; a state must be finite.")
     bad = (~torch.isfinite(y)).nonzero()
-    first = bad[bad[:, 2].argmin()].tolist()
+    _, channel, step = bad[bad[:, 2].argmin()].tolist()
     raise UnstableRecurrence(
-        f"{label} left the range of {u.dtype} at step {first[2]}, channel {first[1]}; scale u or dt down.",
-        step=first[2],
-        channel=first[1],
+        f"{label} left the range of {u.dtype} at step {step}, channel {channel}; scale u or dt down.",
+        step=step,
+        channel=channel,
         input_bound=None,
     )
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def in_pieces(

@@ -322,8 +322,25 @@ def test_another_state_is_refused(make, make_signal):
         layer(u, state=ls.State(x))
     with pytest.raises(ls.ShapeError, match=r"interval has shape \(3,\)"):
         layer(u, state=MultistepState(x, x, torch.ones(3)))
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(ls.ParameterError, match="interval of the state holds"):
+            layer(u, state=MultistepState(x, x, torch.tensor([1.0, bad])))
     with pytest.raises(ls.ShapeError, match=r"\(2, 2, 4\)"):
         layer(u, state=MultistepState(x, x[:, :1], torch.ones(2)))
+
+
+@over_methods
+def test_states_that_are_not_finite_are_named(method, make, make_signal):
+    layer, u = make("diagonal", method), make_signal(2, 5, 2)
+    x = torch.zeros(2, 2, 4, dtype=torch.complex64)
+    x[1, 0, 2] = float("nan")
+    with pytest.raises(ls.ParameterError, match="state holds NaN"):
+        layer(u, state=x)
+    # What overflows is seen where no output has a part of it, too.
+    with torch.no_grad():
+        layer.continuous.C.zero_()
+    with pytest.raises(ls.UnstableRecurrence, match=r"left the range .* at step 0, channel 0"):
+        layer(u, state=torch.full((2, 2, 4), 3.4e38 + 3.4e38j, dtype=torch.complex64))
 
 
 def test_rest_is_a_state_without_a_step(make):
