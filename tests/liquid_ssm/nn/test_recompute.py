@@ -42,6 +42,12 @@ def test_gradients_of_every_order_are_those_of_the_function():
     parameters = (module.a, module.b)
     assert torch.autograd.gradcheck(lambda x, y, *_: twice(x, y, module), (x, y, *parameters))
     assert torch.autograd.gradgradcheck(lambda x, y, *_: twice(x, y, module), (x, y, *parameters))
+    # A state comes from the parameters, too: what it passes on must not be counted twice.
+    total = sum(part.sum() for part in twice(x, y, module))
+    once, again = (
+        torch.autograd.grad(total, (x, *parameters), retain_graph=True, create_graph=g) for g in (False, True)
+    )
+    assert all(map(torch.equal, once, again))
     plain = run(module, x, y)
     for one, other in zip(recomputed(run, module, x, y), plain, strict=True):
         assert torch.equal(one, other)

@@ -9,6 +9,7 @@ import torch
 
 import liquid_ssm as ls
 from liquid_ssm import nn
+from liquid_ssm.nn.exact_step import gain_limit
 from liquid_ssm.nn.multistep import MultistepState
 
 METHODS = ("adams-bashforth", "bilinear-exact")
@@ -128,6 +129,8 @@ def test_the_clamp_is_in_the_graph():
     step = nn.SplitRealStep(layer, rate=2.0)
     assert step.limit is not None
     limit, D = step.limit, layer.D
+    Lambda, B, _ = layer.continuous.joined()
+    assert torch.equal(limit, gain_limit(Lambda, B, layer.continuous.step_sizes(2.0), 1.05).float())
     with torch.no_grad():
         clamped = u.clamp(-limit, limit)
         twin = layer_of("bilinear-exact", "s4d-lin", feedthrough=False)
