@@ -48,17 +48,21 @@ def exact(layer: Any, u: torch.Tensor, dt: torch.Tensor, start: Any = None) -> t
     return y, finals
 
 
+def _both(stored: Any) -> list[Any]:
+    """One of each conjugate pair, then the others."""
+    half = [mpmath.mpc(complex(z)) for z in stored]
+    return half + [mpmath.conj(z) for z in half]
+
+
 def _integrated(method: str, c: Any, channels: list[int], u: np.ndarray, dt: np.ndarray, x0: Any) -> Any:
     shared, h0 = c.structure == "mimo", channels[0]
-    half = lambda v: [mpmath.mpc(complex(z)) for z in v]  # noqa: E731
-    both = lambda v: v + [mpmath.conj(z) for z in v]  # noqa: E731
-    Lambda = both(half(c.Lambda if shared else c.Lambda[h0]))
-    B = [both(half(c.B[:, h] if shared else c.B[h])) for h in channels]
-    C = [both(half(c.C[h])) for h in channels]
+    Lambda = _both(c.Lambda if shared else c.Lambda[h0])
+    B = [_both(c.B[:, h] if shared else c.B[h]) for h in channels]
+    C = [_both(c.C[h]) for h in channels]
     steps = [mpmath.mpf(float(t)) for t in (c.dt if shared else np.full(c.n_modes, c.dt[h0]))] * 2
-    factors = [] if c.P is None else [both(half(P[h0])) for P in c.P]
+    factors = [] if c.P is None else [_both(P[h0]) for P in c.P]
     n = range(len(Lambda))
-    x = [mpmath.mpc(0)] * len(Lambda) if x0 is None else both(half(x0))
+    x = [mpmath.mpc(0)] * len(Lambda) if x0 is None else _both(x0)
     before, outputs = None, [[] for _ in channels]
 
     def along(v: Any, w: Any) -> Any:
