@@ -13,8 +13,7 @@ from liquid_ssm.systems import DPLRSystem
 from .caching import compiled, inlined
 from .lowrank_sweep import DRIVE, FACTORS, OUTPUT, PER_RANK, joined, product
 from .simd import fma, lanes, load, load_pairs, splat, store_pairs, total, width
-from .step import COMPLEX, ROWS_AT_ONCE, Advance
-from .threads import share
+from .step import Advance, advancing
 from .tiles import Layout
 
 Array = npt.NDArray[Any]
@@ -129,25 +128,9 @@ def prepared(
     state_dtype: npt.DTypeLike | None = None,
 ) -> Advance:
     """`lowrank_step` for inputs of one shape and dtype, from states that are given."""
-    batch, n_channels, _ = shape
     wide = dtype if state_dtype is None else np.dtype(state_dtype)
-    kind, packs = COMPLEX[wide], _packs(system, wide)
-    channels, rows, modes = max(1, n_channels), batch * n_channels, system.n_modes
-
-    def advance(u: Array, state: Array, sums: None, earlier: None) -> tuple[Array, Array, None, None]:
-        numbers, y = np.array(state, kind, order="C"), np.empty(shape, dtype)
-        inputs, outputs, states = np.ascontiguousarray(u).reshape(-1), y.reshape(-1), numbers.reshape(-1).view(wide)
-        if rows <= ROWS_AT_ONCE:
-            lowrank_step_rows(packs, inputs, outputs, states, channels, modes, liquid, 0, rows)
-            return y, numbers, None, None
-
-        def some(first: int, end: int) -> None:
-            lowrank_step_rows(packs, inputs, outputs, states, channels, modes, liquid, first, end)
-
-        share(some, rows, threads, ROWS_AT_ONCE)
-        return y, numbers, None, None
-
-    return advance
+    constants = max(1, shape[1]), system.n_modes, liquid
+    return advancing(lowrank_step_rows, (_packs(system, wide), constants), shape, dtype, wide, threads)
 
 
 def _packs(system: DPLRSystem, dtype: np.dtype[Any]) -> Array:

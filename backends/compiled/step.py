@@ -124,20 +124,38 @@ def prepared(
     state_dtype: npt.DTypeLike | None = None,
 ) -> Advance:
     """`step` for inputs of one shape and dtype, from states that are given, to complex ones."""
-    batch, n_channels, _ = shape
     wide = dtype if state_dtype is None else np.dtype(state_dtype)
-    kind, packs, weight = COMPLEX[wide], _packs(system, wide), system.weight
-    channels, rows, modes = max(1, n_channels), batch * n_channels, system.n_modes
+    constants = max(1, shape[1]), system.n_modes, system.weight, liquid, 0
+    return advancing(step_rows, (_packs(system, wide), constants), shape, dtype, wide, threads)
+
+
+def advancing(
+    kernel: Any,
+    parameters: tuple[Array, tuple[Any, ...]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    wide: np.dtype[Any],
+    threads: int,
+) -> Advance:
+    """One step by a kernel for rows: kernel(packs, u, y, states, *constants, first, end).
+
+    Args:
+        parameters: packs and constants.
+        shape, dtype: of u.
+        wide: real dtype of states.
+    """
+    packs, constants = parameters
+    kind, rows = COMPLEX[wide], shape[0] * shape[1]
 
     def advance(u: Array, state: Array, sums: None, earlier: None) -> tuple[Array, Array, None, None]:
         numbers, y = np.array(state, kind, order="C"), np.empty(shape, dtype)
         inputs, outputs, states = np.ascontiguousarray(u).reshape(-1), y.reshape(-1), numbers.reshape(-1).view(wide)
         if rows <= ROWS_AT_ONCE:
-            step_rows(packs, inputs, outputs, states, channels, modes, weight, liquid, 0, 0, rows)
+            kernel(packs, inputs, outputs, states, *constants, 0, rows)
             return y, numbers, None, None
 
         def some(first: int, end: int) -> None:
-            step_rows(packs, inputs, outputs, states, channels, modes, weight, liquid, 0, first, end)
+            kernel(packs, inputs, outputs, states, *constants, first, end)
 
         share(some, rows, threads, ROWS_AT_ONCE)
         return y, numbers, None, None
