@@ -35,16 +35,17 @@ class Latest:
         ):
             return None
         step, limit = self._prepared(layer, float(rate))
-        driven = u_k.detach() if limit is None else clamped(u_k.detach(), limit.to(u_k.dtype))
-        y, final = step(driven.numpy(), each_part(state, lambda part: part.detach().resolve_conj().numpy()))
+        driven = u_k if limit is None else clamped(u_k, limit.to(u_k.dtype))
+        y, final = step(_shared(driven), each_part(state, _shared))
         out = torch.from_numpy(y)
-        D = layer.D
+        D = layer._parameters["D"]
         if D is not None:
-            out = torch.addcmul(out, D if D.dtype == out.dtype else D.to(out.dtype), u_k)
+            out.addcmul_(D if D.dtype == out.dtype else D.to(out.dtype), u_k)
         return out, each_part(final, torch.from_numpy)
 
     def _prepared(self, layer: SSMLayer, rate: float) -> tuple[PreparedStep, torch.Tensor | None]:
-        parameters = [*layer.continuous._parameters.values(), layer.D]
+        # Not as attributes: of a module, each takes a microsecond.
+        parameters = [*layer._modules["continuous"]._parameters.values(), layer._parameters["D"]]
         how = layer.spec, layer.backend, layer.tolerance, layer.recheck
         options = (rate, layer.max_gain, layer.discretization, *how)
         kept = self._kept
@@ -111,6 +112,13 @@ class _Numbers:
         ):
             return bool(self._copy == self._view)
         return bool(self._copy == _array_of(parameter))
+
+
+def _shared(tensor: torch.Tensor) -> Any:
+    """An array in the memory of a tensor on a CPU, or of what resolves its conjugation."""
+    if tensor.requires_grad or tensor.is_conj():
+        tensor = tensor.detach().resolve_conj()
+    return tensor.numpy()
 
 
 def _array_of(parameter: torch.Tensor) -> Any:
