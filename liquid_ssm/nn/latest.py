@@ -45,7 +45,8 @@ class Latest:
 
     def _prepared(self, layer: SSMLayer, rate: float) -> tuple[PreparedStep, torch.Tensor | None]:
         # Not as attributes: of a module, each takes a microsecond.
-        parameters = [*layer._modules["continuous"]._parameters.values(), layer._parameters["D"]]
+        continuous: Any = layer._modules["continuous"]
+        parameters = [*continuous._parameters.values(), layer._parameters["D"]]
         how = layer.spec, layer.backend, layer.tolerance, layer.recheck
         options = (rate, layer.max_gain, layer.discretization, *how)
         kept = self._kept

@@ -26,6 +26,7 @@ from .latest import Latest
 from .multistep import scan_by_steps, starting_state
 from .padding import mask, run_padded
 from .parameters import ContinuousParameters, require_finite_parameters
+from .sampled_correlations import require_one_interval
 from .stability import clamped, layer_limit, require_max_gain, sampled_limit
 
 _STRUCTURE_OF = {name: "diagonal" for name in INITIALIZATIONS} | {
@@ -206,8 +207,8 @@ class SSMLayer(nn.Module):
             state: x_{-1}, as an earlier call or `initial_state` returned it; None is rest.
             rate: factor of every step size, 2 for a signal that is sampled half as often.
             dt: intervals between samples relative to those of training, (batch, length): entry k is the time from
-                sample k−1 to sample k.  Modes `s4`, `liquid`, `truncated`, and for `diagonal` `kb` over all index
-                tuples without window.
+                sample k−1 to sample k.  Modes `s4`, `liquid`, `truncated`, and `kb` and `pb` without window, but `kb`
+                over all index tuples only for `diagonal`.
             padding: `right` or `left`: where rows shorter than the longest are padded.
             return_state: also return the state after the last true input of each row.
 
@@ -274,6 +275,7 @@ class SSMLayer(nn.Module):
             try:
                 found = self._latest.step(self, u_k, state, rate)
             except LiquidSSMError as error:
+                require_one_interval(state)
                 require_finite_parameters(self, error)
                 raise
             if found is not None:
@@ -348,7 +350,9 @@ class SSMLayer(nn.Module):
             every = self.continuous.intervals(u, rate) if dt is None else dt * rate
             if self.max_gain is not None:
                 u = clamped(u, sampled_limit(self, every).to(u.dtype))
-            return scan_by_steps(self.continuous, self.discretization, self.spec, u, every, state, reverse=reverse)
+            how = self.discretization, self.spec
+            return scan_by_steps(self.continuous, *how, u, every, state, rate=rate, reverse=reverse)
+        require_one_interval(state)
         system = self.system(rate, reverse=reverse)
         if self.max_gain is not None:
             u = clamped(u, layer_limit(self, system).to(u.dtype)[:, None])

@@ -15,6 +15,7 @@ from .discretize import ADAMS_BASHFORTH, driven_by
 from .parameters import ContinuousParameters
 from .pieces import steps_at_once
 from .recompute import Tensors
+from .sampled_correlations import scan_correlations, takes
 from .sampling import in_pieces, require_finite_outputs, require_intervals, scan_sampled
 
 
@@ -26,11 +27,15 @@ def scan_by_steps(
     dt: torch.Tensor,
     state: Any = None,
     *,
+    rate: float | torch.Tensor = 1.0,
     reverse: bool = False,
 ) -> tuple[torch.Tensor, Any]:
-    """`scan_multistep` for `adams-bashforth`, else `scan_sampled`; see there."""
+    """`scan_multistep` for `adams-bashforth`, `scan_correlations` for what it takes, else `scan_sampled`; see there."""
     if method == ADAMS_BASHFORTH:
         return scan_multistep(parameters, u, dt, state, reverse=reverse)
+    if takes(parameters.structure, method, spec):
+        # One direction: a bidirectional layer takes no dt.
+        return scan_correlations(parameters, method, spec, u, dt, state, rate=rate)
     return scan_sampled(parameters, method, spec, u, dt, state, reverse=reverse)
 
 

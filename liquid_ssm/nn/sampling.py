@@ -46,7 +46,7 @@ def scan_sampled(
         parameters: the continuous system.
         method: `euler`, `bilinear` or `bilinear-exact`, for `diagonal` and `mimo` also `zoh`.
         spec: mode `s4`, `liquid` or `truncated`; of order 1 any; for `diagonal` also `kb` over all index tuples
-            without window.  With `bilinear-exact` `liquid` alone.
+            without window.  With `bilinear-exact` `liquid` alone.  Others: `sampled_correlations`.
         u: (batch, H, L).
         dt: factors of δt, (batch, L), positive.
         state: as in `liquid_ssm.apply`.
@@ -62,9 +62,9 @@ def scan_sampled(
     structured = spec.mode not in MODES
     if structured and spec.order > 1 and not commutes(parameters.structure, spec):
         raise ParameterError(
-            f"{spec.label} of a {parameters.structure} system is defined by powers of one Ā and B̄ (Eq. 13 to 15), "
-            f"which per-step intervals do not have; allowed with dt: {', '.join(MODES)}, and for diagonal systems kb "
-            "with correlations='all' and no window. For one interval everywhere use rate."
+            f"{spec.label} of a {parameters.structure} system has no recurrence of its own size where every step has "
+            f"its own Ā and B̄ (Eq. 13 to 15); allowed with dt: {', '.join(MODES)}, and of kb and pb without window all "
+            "but kb over all tuples, which only diagonal systems have. For one interval everywhere use rate."
         )
     require_intervals(u, dt)
     # Ā of a single step is never a full matrix.
@@ -180,10 +180,19 @@ class _Steps:
         return at, at.B_bar * u[..., None]
 
     def _step(self, x: torch.Tensor, a: torch.Tensor, w: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
-        after = a * x
-        for p, q in zip(factors[::2], factors[1::2], strict=True):
-            after = after - p * (2 * (q * x).real.sum(-1, keepdim=True))
         if self.spec.mode == "truncated":
             # Order p is driven by order p - 1 before the step, order 1 by the input alone.
-            return after + w * torch.cat([torch.ones_like(x[:, :1]), x[:, :-1]], 1)
-        return after + w
+            w = w * torch.cat([torch.ones_like(x[:, :1]), x[:, :-1]], 1)
+        return linear_step(x, a, w, factors)
+
+
+def linear_step(x: torch.Tensor, a: torch.Tensor, drive: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
+    """Ā x + drive with a the diagonal of Ā.
+
+    Args:
+        factors: P̄ and conj(Q̄) in turn, of the low rank that is subtracted from it, over both halves of every pair.
+    """
+    after = a * x
+    for p, q in zip(factors[::2], factors[1::2], strict=True):
+        after = after - p * (2 * (q * x).real.sum(-1, keepdim=True))
+    return after + drive
