@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from liquid_ssm.arrays import is_tensor
+from liquid_ssm.arrays import is_channels_last, is_tensor
 from liquid_ssm.backend import (
     Arithmetic,
     Backend,
@@ -29,6 +29,7 @@ from liquid_ssm.systems import DiagonalSystem, DPLRSystem, MIMOSystem, System
 
 from ._arguments import at_least, fitting, optional, shaped, signal
 from ._correlations import checked
+from ._memory_order import MemoryOrder
 from .operators.implementations import register
 
 Array = npt.NDArray[Any]
@@ -101,7 +102,7 @@ class NumbaBackend(Backend):
             "joint_scan": _STRUCTURES,
             "single_step": _STRUCTURES,
         },
-        channels_last={"scan": _STRUCTURES, "cascade": _STRUCTURES, "joint_scan": _STRUCTURES},
+        channels_last={form: _STRUCTURES for form in ("scan", "cascade", "joint_scan", "add_correlations")},
         arrays=("numpy", "torch"),
         gradients=True,
     )
@@ -480,10 +481,11 @@ class NumbaBackend(Backend):
 
         For arrays; tensors, through which gradients flow, are not written to: `added_correlations`.
         """
-        if y.shape != u.shape or y.dtype != u.dtype or not y.flags.c_contiguous:
+        in_place = y.flags.c_contiguous or is_channels_last(y)
+        if y.shape != u.shape or y.dtype != u.dtype or not in_place:
             raise ParameterError(
-                f"y is {y.shape} {y.dtype}, contiguous: {y.flags.c_contiguous}; it is written to and must be a "
-                f"contiguous array {u.shape} {u.dtype}."
+                f"y is {y.shape} {y.dtype}, contiguous or channels last: {in_place}; it is written to and must be a "
+                f"contiguous array {u.shape} {u.dtype}, or one that lies in memory as a contiguous (batch, L, H)."
             )
         return self._add_correlations(y, y, u, responses, order, kind, sums, previous)
 
@@ -502,7 +504,8 @@ class NumbaBackend(Backend):
         if type(u) is not np.ndarray and is_tensor(u):
             options = {"order": order, "kind": kind, "sums": sums, "previous": previous}
             return _on_tensors().added_correlations(self._operators, y, u, responses, **options)  # type: ignore[no-any-return]
-        y, total = fitting("y", y, signal(u).shape, u.dtype), np.empty(u.shape, u.dtype)
+        total = MemoryOrder.of(signal(u)).empty(u.dtype)
+        y = _as_signal("y", y, u)
         return total, self._add_correlations(y, total, u, responses, order, kind, sums, previous)
 
     def _add_correlations(
@@ -648,6 +651,11 @@ class NumbaBackend(Backend):
                 heads[p - 2, : window - p + 1] = self.kernel(system.with_input_power(p), window - p + 1).T
             known[order, window] = heads
         return known[order, window]
+
+    def compile_seconds(self) -> float:
+        """Seconds that Numba has compiled in this process; what is found on disk costs none."""
+        seconds: float = _module("caching").compile_seconds()
+        return seconds
 
     def limits(self) -> dict[str, float]:
         """What this machine can do at most, measured now: multiply-adds and copied bytes per second, on all threads."""
@@ -820,10 +828,15 @@ def _part(gradient: Array, parameter: Array) -> Array:
 
 
 def _cotangent(grad: Array | None, u: Array) -> Array | None:
-    """The cotangent of y, itself where shape and dtype are right, in any order: it may be as large as all else."""
-    if grad is None or (grad.shape == u.shape and grad.dtype == u.dtype):
-        return grad
-    return shaped("grad_y", grad, u.shape, u.dtype)
+    """The cotangent of y, as `_as_signal`; None for None."""
+    return None if grad is None else _as_signal("grad_y", grad, u)
+
+
+def _as_signal(name: str, value: Array, u: Array) -> Array:
+    """A signal like u, itself where shape and dtype are right, in any order: it may be as large as all else."""
+    if value.shape == u.shape and value.dtype == u.dtype:
+        return value
+    return shaped(name, value, u.shape, u.dtype)
 
 
 def _shape_of(system: System, u: Array) -> Problem:

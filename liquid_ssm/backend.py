@@ -63,10 +63,10 @@ class Capabilities:
         arrays: what its methods take and give: `numpy`, or also `torch`; all arrays of a call are the same.
         gradients: True if every declared primitive has its vector-Jacobian product.
         fused: for each of the `FUSED` forms that it offers the structures, as in `primitives`.
-        channels_last: for each of `scan`, `cascade` (without window) and `joint_scan` that keeps the memory order of
-            signals, their cotangents among them, the structures: a u (batch, H, L) that lies in memory as a contiguous
-            array (batch, L, H) is read there, and y and the gradient of u are given in that order, in the same bits as
-            for a contiguous u.
+        channels_last: for each of `scan`, `cascade` (without window), `joint_scan` and `add_correlations` that keeps
+            the memory order of signals, their cotangents among them, the structures: a u (batch, H, L) that lies in
+            memory as a contiguous array (batch, L, H) is read there, and y and the gradient of u are given in that
+            order, in the same bits as for a contiguous u.
     """
 
     primitives: Mapping[str, tuple[str, ...]]
@@ -206,7 +206,8 @@ class Backend(ABC):
     * fused forms, optional and declared in `capabilities.fused`, without gradients of their own but where one is named:
       `add_correlations(y, u, responses, *, order, kind, sums=None, previous=None)` -> final sums: adds
       Σ_{p=2..order} responses_p term_p to y in place, the terms those of `correlate` without window, kind `running`
-      or `elementary`; y (batch, H, L) contiguous, responses (order-1, H).  Backends that take tensors have
+      or `elementary`; y (batch, H, L) contiguous (or with channels last, where that is declared), responses
+      (order-1, H).  Backends that take tensors have
       `added_correlations` beside it, with the same arguments -> (y + …, final sums), which writes nothing.
       `add_correlations_vjp(u, responses, grad_y, grad_sums, *, order, kind, sums=None, previous=None)` -> (grad of u,
       grad of responses, grad of sums or None, grad of previous or None); the gradient of y is grad_y.  Declared on its
@@ -245,6 +246,10 @@ class Backend(ABC):
 
     def warm_up_seconds(self) -> float:
         """Seconds that a first call may load packages and compile, where those are more than one or two."""
+        return 0.0
+
+    def compile_seconds(self) -> float:
+        """Seconds that this process has spent on compiling for this backend so far, as far as it counts them."""
         return 0.0
 
     def missing_packages(self) -> tuple[str, ...]:

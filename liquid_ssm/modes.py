@@ -89,7 +89,9 @@ def keeps_channels_last(backend: Primitives, structure: str, spec: ModeSpec, *, 
         forms = ("cascade",)
     elif spec.mode in ("s4", "liquid") or spec.order == 1:
         forms = ("scan",)
-    elif spec.mode == "kb" and spec.correlations == "all" and spec.window is None:
+    elif spec.window is None and spec.mode == "pb":
+        forms = ("scan", "add_correlations")
+    elif spec.window is None and spec.correlations == "all":
         forms = ("scan", "cascade")
     return bool(forms) and all(backend.capabilities.keeps_channels_last(form, structure) for form in forms)
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._memory_order import MemoryOrder
 from .caching import compiled, inlined
-from .elementary_step import rows_in_lanes, sums_in, sums_out
+from .elementary_step import in_lanes, sums_in, sums_out
 from .scan import STEPS
 from .simd import fma, lanes, load, store, width
 from .threads import share
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 Array = npt.NDArray[Any]
 
@@ -70,7 +71,9 @@ ALONE = 1 << 14
 
 
 @compiled
-def add_tiles(factors, offsets, rows, u, y, total, sums, recent, order, elementary, length, first, end):  # type: ignore[no-untyped-def]
+def add_tiles(  # type: ignore[no-untyped-def]
+    factors, offsets, rows, u, y, total, sums, recent, order, elementary, length, apart, first, end
+):
     """Tiles `first` … `end` - 1, lanes are rows.
 
     Args:
@@ -79,6 +82,7 @@ def add_tiles(factors, offsets, rows, u, y, total, sums, recent, order, elementa
         y, total: one-dimensional; `total` is written, and may be `y`.
         sums: (tiles, n · W) the sums so far; replaced by the final ones.
         recent: (tiles, (order - 1) · W) the inputs before u_0, newest last.
+        apart: numbers from one time step of a row to the next.
     """
     w = width(sums)
     inputs = np.empty((STEPS + order - 1) * w, sums.dtype)
@@ -90,15 +94,15 @@ def add_tiles(factors, offsets, rows, u, y, total, sums, recent, order, elementa
         inputs[: (order - 1) * w] = recent[tile]
         for start in range(0, length, STEPS):
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, (order - 1) * w)
-            read_rows(y, places, 0, start, steps, outputs, 0)
+            read_signal(u, places, start, steps, apart, inputs, (order - 1) * w)
+            read_signal(y, places, start, steps, apart, outputs, 0)
             if elementary and order == 3:
                 _add_three(inputs, outputs, factors[tile], tile_sums, steps)
             elif elementary:
                 _add_elementary(inputs, outputs, factors[tile], tile_sums, steps, order)
             else:
                 _add_running(inputs, outputs, factors[tile], tile_sums, steps, order)
-            write_rows(outputs, steps, 1, n_rows, total, places, 0, start, block)
+            write_signal(outputs, steps, 1, n_rows, total, places, start, apart, block)
             for t in range(order - 1):
                 store(inputs, t * w, load(inputs, (steps + t) * w))
 
@@ -119,7 +123,7 @@ def add_correlations(
 
     Args:
         y: (batch, H, L).
-        total: of the same shape, contiguous, y itself or other memory.
+        total: of the same shape, in one of the two memory orders, y itself or other memory.
         u: (batch, H, L).
         responses: (order - 1, H).
         elementary: terms of kind `elementary`, else `running`.
@@ -135,11 +139,14 @@ def add_correlations(
     carried = sums_in(sums, n_sums, rows, u.dtype)
     recent = sums_in(newest(u, previous, order), order - 1, rows, u.dtype)
     factors = by_row(responses, u)
-    offsets = rows_in_lanes(rows, length, lanes(u.dtype))
-    signals = np.ascontiguousarray(u).reshape(-1), np.ascontiguousarray(y).reshape(-1), total.reshape(-1)
+    # Not that of u: `total` is written where it is.
+    memory = MemoryOrder.of(total)
+    offsets = in_lanes(memory.starts(), lanes(u.dtype))
+    signals = memory.flat(u), memory.flat(y), memory.flat(total)
+    given = factors, offsets, rows, *signals, carried, recent, order, elementary, length, memory.apart
 
     def work(first: int, end: int) -> None:
-        add_tiles(factors, offsets, rows, *signals, carried, recent, order, elementary, length, first, end)
+        add_tiles(*given, first, end)
 
     share(work, len(carried), threads if rows * length > ALONE else 1)
     return sums_out(carried, n_sums, u.shape[:-1])

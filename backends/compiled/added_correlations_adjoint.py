@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._memory_order import MemoryOrder
 from .added_correlations import ALONE, by_row, newest
 from .caching import compiled, inlined
-from .elementary_step import rows_in_lanes, sums_in, sums_out
+from .elementary_step import in_lanes, sums_in, sums_out
 from .product_adjoint import clear
 from .scan import STEPS
 from .scan_adjoint import add_sums
 from .simd import fma, lanes, load, splat, store, width
 from .threads import share
-from .tiles import read_rows, write_rows
+from .tiles import read_signal, write_signal
 
 Array = npt.NDArray[Any]
 
@@ -115,7 +116,7 @@ def _adjoint_of_three(inputs, cotangents, kept, factors, steps, carry, total, gr
 
 @compiled
 def elementary_tiles(  # type: ignore[no-untyped-def]
-    u, g, grad_u, offsets, rows, factors, sums, carries, totals, of_factors, order, length, first, end
+    u, g, grad_u, offsets, rows, factors, sums, carries, totals, of_factors, order, length, apart, first, end
 ):
     """Tiles `first` … `end` - 1 where terms are elementary symmetric polynomials; lanes are rows.
 
@@ -127,6 +128,7 @@ def elementary_tiles(  # type: ignore[no-untyped-def]
         carries: (tiles, order · W) cotangents of the final sums; replaced by those of the first.
         totals: (tiles, W) zero before; receives G_0.
         of_factors: (tiles, (order - 1) · W) float64, zero before; receives Σ_k G_k u_k e_{p-1}(k-1).
+        apart: numbers from one time step of a row to the next.
     """
     w = width(sums)
     blocks = (length + STEPS - 1) // STEPS
@@ -143,7 +145,7 @@ def elementary_tiles(  # type: ignore[no-untyped-def]
         for b in range(blocks):
             starts[b, :] = state
             if b + 1 < blocks:
-                read_rows(u, places, 0, b * STEPS, STEPS, inputs, 0)
+                read_signal(u, places, b * STEPS, STEPS, apart, inputs, 0)
                 if order == 3:
                     _states_of_three(inputs, STEPS, state, kept, False)
                 else:
@@ -152,8 +154,8 @@ def elementary_tiles(  # type: ignore[no-untyped-def]
             b = blocks - 1 - back
             start = b * STEPS
             steps = min(STEPS, length - start)
-            read_rows(u, places, 0, start, steps, inputs, 0)
-            read_rows(g, places, 0, start, steps, cotangents, 0)
+            read_signal(u, places, start, steps, apart, inputs, 0)
+            read_signal(g, places, start, steps, apart, cotangents, 0)
             fixed = inputs, cotangents, kept, factors[tile], steps, carry, totals[tile], gradient, partial
             if order == 3:
                 _states_of_three(inputs, steps, starts[b], kept, True)
@@ -162,7 +164,7 @@ def elementary_tiles(  # type: ignore[no-untyped-def]
                 _states(inputs, steps, starts[b], kept, order, True)
                 _adjoint(*fixed, order)
             add_sums(of_factors[tile], 0, partial, (order - 1) * w)
-            write_rows(gradient, steps, 1, n_rows, grad_u, places, 0, start, room)
+            write_signal(gradient, steps, 1, n_rows, grad_u, places, start, apart, room)
 
 
 @inlined
@@ -236,7 +238,7 @@ def _product_adjoint_of_three(inputs, cotangents, factors, of_sums, steps, total
 
 @compiled
 def running_tiles(  # type: ignore[no-untyped-def]
-    u, g, grad_u, offsets, rows, factors, recent, of_sums, totals, of_factors, order, length, first, end
+    u, g, grad_u, offsets, rows, factors, recent, of_sums, totals, of_factors, order, length, apart, first, end
 ):
     """Tiles `first` … `end` - 1 where terms are running sums of products of adjacent inputs, order at least 2.
 
@@ -265,15 +267,15 @@ def running_tiles(  # type: ignore[no-untyped-def]
             known = min(start, earlier)
             for i in range(earlier - known):
                 store(inputs, i * w, load(before, (start + i) * w))
-            read_rows(u, places, 0, start - known, known + steps, inputs, (earlier - known) * w)
-            read_rows(g, places, 0, start, steps, cotangents, 0)
+            read_signal(u, places, start - known, known + steps, apart, inputs, (earlier - known) * w)
+            read_signal(g, places, start, steps, apart, cotangents, 0)
             fixed = inputs, cotangents, factors[tile], of_sums[tile], steps, totals[tile], gradient, partial
             if order == 3:
                 _product_adjoint_of_three(*fixed)
             else:
                 _product_adjoint(*fixed, products, order)
             add_sums(of_factors[tile], 0, partial, earlier * w)
-            write_rows(gradient[earlier * w :], steps, 1, n_rows, grad_u, places, 0, start, room)
+            write_signal(gradient[earlier * w :], steps, 1, n_rows, grad_u, places, start, apart, room)
             if start > 0:
                 # What this block gave to inputs before it is handed on, the last first, since both may overlap.
                 for i in range(earlier):
@@ -305,7 +307,8 @@ def add_correlations_vjp(
         others: as in `add_correlations`.
 
     Returns:
-        (batch, H, L), (order - 1, H), and the shapes of `sums` and `previous`, None where those were not given.
+        (batch, H, L) in u's memory order, (order - 1, H), and the shapes of `sums` and `previous`, None where those
+        were not given.
 
     Accuracy:
         e as forwards.  A cotangent passes one fused multiply-add and, where an output joins, one more per step; G one
@@ -317,15 +320,19 @@ def add_correlations_vjp(
     carries = sums_in(grad_sums, n_sums, rows, u.dtype)
     state = sums_in(sums if elementary else newest(u, previous, order), n_sums, rows, u.dtype)
     totals, of_factors = np.zeros((len(state), w), u.dtype), np.zeros((len(state), (order - 1) * w))
-    grad_u = np.empty(u.shape, u.dtype) if elementary or order > 1 else np.zeros(u.shape, u.dtype)
-    factors, offsets = by_row(responses, u), rows_in_lanes(rows, length, w)
-    signals = (np.ascontiguousarray(u).reshape(-1), np.ascontiguousarray(grad_y).reshape(-1), grad_u.reshape(-1))
+    memory = MemoryOrder.of(u)
+    grad_u = memory.empty(u.dtype)
+    factors, offsets = by_row(responses, u), in_lanes(memory.starts(), w)
+    signals = memory.flat(u), memory.flat(grad_y), memory.flat(grad_u)
+    given = *signals, offsets, rows, factors, state, carries, totals, of_factors, order, length, memory.apart
     run = elementary_tiles if elementary else running_tiles
 
     def work(first: int, end: int) -> None:
-        run(*signals, offsets, rows, factors, state, carries, totals, of_factors, order, length, first, end)
+        run(*given, first, end)
 
-    if elementary or order > 1:
+    if not elementary and order == 1:
+        grad_u[...] = 0
+    else:
         share(work, len(state), threads if rows * length > ALONE else 1)
     shape = u.shape[:-1]
     summed = sums_out(of_factors, order - 1, shape)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from time import time
+from time import perf_counter, time
 from typing import Any
 
 import llvmlite
@@ -92,6 +92,30 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(forceinline=True, error_model="numpy")(function)
 
 
+class _Stopwatch(event.Listener):
+    """How long Numba has compiled in this process, whatever it compiled."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth, self._start = 0, 0.0
+
+    def on_start(self, started: Any) -> None:
+        # A function that is called by another one is compiled while that is.  Numba compiles in one thread at a time.
+        if self._depth == 0:
+            self._start = perf_counter()
+        self._depth += 1
+
+    def on_end(self, ended: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.seconds += perf_counter() - self._start
+
+
+def compile_seconds() -> float:
+    """Seconds that Numba has compiled in this process; what is found on disk costs none."""
+    return _stopwatch.seconds
+
+
 class _Announcer(event.Listener):
     """Says on a terminal that kernels are being compiled, since the first call then takes seconds."""
 
@@ -114,4 +138,6 @@ class _Announcer(event.Listener):
         """Nothing more to say."""
 
 
+_stopwatch = _Stopwatch()
+event.register("numba:compile", _stopwatch)
 event.register("numba:compile", _Announcer())

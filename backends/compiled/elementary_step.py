@@ -56,9 +56,15 @@ def turn(source, steps, target):  # type: ignore[no-untyped-def]
 
 
 def rows_in_lanes(rows: int, length: int, n_lanes: int) -> Array:
-    """(tiles, lanes): where the row of each lane begins; lanes without one repeat the last row."""
+    """`in_lanes` of rows that lie one after the other."""
+    return in_lanes(np.arange(rows) * length, n_lanes)
+
+
+def in_lanes(starts: Array, n_lanes: int) -> Array:
+    """(tiles, lanes) from (rows,): where the row of each lane begins; lanes without one repeat the last row."""
+    rows = len(starts)
     tiles = -(-rows // n_lanes)
-    return (np.arange(tiles * n_lanes).clip(max=max(rows - 1, 0)) * length).reshape(tiles, n_lanes)
+    return starts[np.arange(tiles * n_lanes).clip(max=max(rows - 1, 0))].reshape(tiles, n_lanes)
 
 
 def sums_in(sums: Array | None, n_sums: int, rows: int, dtype: npt.DTypeLike) -> Array:

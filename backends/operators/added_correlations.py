@@ -9,8 +9,8 @@ import torch
 
 from . import checks
 from .batching import Place
-from .library import Call, derivative, differentiable_once, masked, operator, present, remember
-from .memory import tensor_of
+from .library import Call, derivative, differentiable_once, empty_gradients, masked, operator, present, remember
+from .memory import empty_signal, signal_of, tensor_of
 
 Tensor = torch.Tensor
 
@@ -44,17 +44,18 @@ def _real(y: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     given = {"order": order, "kind": kind, "sums": call.take(sums), "previous": call.take(previous)}
     if call.on_numpy:
         total, final = call.added_correlations(call.take(y), call.take(u), call.take(responses), **given)
-        return tensor_of(total), tensor_of(final)
+        return signal_of(total, call.channels_last("add_correlations", u)), tensor_of(final)
     total = y.detach().clone(memory_format=torch.contiguous_format)
     final = call.add_correlations(call.take(total), call.take(u), call.take(responses), **given)
     return total, tensor_of(final)
 
 
 def _fake(y: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    u, _, _, _, order, kind, _ = arguments
+    u, _, _, _, order, kind, backend = arguments
     _check(arguments)
     _check_output(y, u)
-    return u.new_empty(u.shape), u.new_empty((checks.n_sums(order, kind), *u.shape[:-1]))
+    total = empty_signal(u, Call(backend, u).channels_last("add_correlations", u))
+    return total, u.new_empty((checks.n_sums(order, kind), *u.shape[:-1]))
 
 
 def _real_backward(grad_y: Tensor | None, grad_sums: Tensor | None, *arguments: Any) -> list[Tensor]:
@@ -65,7 +66,9 @@ def _real_backward(grad_y: Tensor | None, grad_sums: Tensor | None, *arguments: 
     given = call.take(u), call.take(responses), call.take(grad_y), call.take(grad_sums)
     fused = "add_correlations_vjp" in call.backend.capabilities.fused
     found = (call.add_correlations_vjp if fused else partial(_composed, call))(*given, **options)
-    return [tensor_of(gradient) for gradient in found if gradient is not None]
+    grad_u, *others = found
+    keeps = call.channels_last("add_correlations", u)
+    return [signal_of(grad_u, keeps), *(tensor_of(gradient) for gradient in others if gradient is not None)]
 
 
 def _composed(
@@ -87,7 +90,8 @@ def _composed(
 
 def _fake_backward(grad_y: Tensor | None, grad_sums: Tensor | None, *arguments: Any) -> list[Tensor]:
     _check(arguments)
-    return [tensor.new_empty(tensor.shape) for tensor in arguments[: len(_INPUTS)] if tensor is not None]
+    u, backend = arguments[0], arguments[-1]
+    return empty_gradients(arguments[: len(_INPUTS)], Call(backend, u).channels_last("add_correlations", u))
 
 
 add_correlations = operator(

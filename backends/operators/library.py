@@ -53,8 +53,12 @@ class Call:
             return DiagonalSystem(A, B, C, conjugate_pairs=pairs)
         return DPLRSystem(Lambda_bar=A, P_bar=P, Q_bar=Q, B_bar=B, C=C, conjugate_pairs=pairs)
 
-    def channels_last(self, form: str, u: Tensor, parameters: Sequence[Tensor | None]) -> bool:
-        """Whether results like u have their channels last in memory: u has, and the backend keeps that."""
+    def channels_last(self, form: str, u: Tensor, parameters: Sequence[Tensor | None] = (None,)) -> bool:
+        """Whether results like u have their channels last in memory: u has, and the backend keeps that.
+
+        Args:
+            parameters: of the system, where one enters.
+        """
         structure = "diagonal" if parameters[-1] is None else "dplr"
         return self.backend.capabilities.keeps_channels_last(form, structure) and is_channels_last(u)
 

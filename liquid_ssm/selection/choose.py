@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
@@ -43,6 +44,8 @@ MARGIN = 4.0
 HYSTERESIS = 0.1
 # Shares of the budget: of the reference, of one more contender's runs.
 _REFERENCE, _RUNS = 0.25, 0.25
+# Within this factor of the shortest estimate, whole calls decide who is verified first.
+_CLOSE = 3.0
 # Who is slow is verified all the same where a piece of the problem takes less than this share.
 _CHEAP = 0.02
 # Steps of the piece that is timed first.
@@ -142,6 +145,16 @@ class Selection:
         """Seconds that are left of the budget; what first calls took to compile is not of it."""
         return self.budget + self.compiled - (self.clock() - self.start)
 
+    @contextmanager
+    def _compiling(self, t: _Tried) -> Iterator[None]:
+        """Takes what is compiled meanwhile for this contender out of the budget: checks run it in other ways too."""
+        backend = t.contender.backend
+        before = backend.compile_seconds()
+        try:
+            yield
+        finally:
+            self.compiled += backend.compile_seconds() - before
+
     def _keep_out(self, t: _Tried) -> bool:
         """Give a status to who need not be run at all."""
         c = t.contender
@@ -168,6 +181,7 @@ class Selection:
     def _verify(self, able: list[_Tried]) -> None:
         for t in able:
             self._estimate(t, min((a.estimate for a in able if a.estimate > 0), default=math.inf))
+        self._refine([t for t in able if not t.status])
         running = sorted((t for t in able if not t.status), key=lambda t: t.estimate)
         self._run_in_order(running, lambda passed: True)
         # The budget ends a selection, not before something has passed.
@@ -176,6 +190,20 @@ class Selection:
             for t in waiting:
                 t.status = t.reason = ""
             self._run_in_order(waiting, lambda passed: passed)
+
+    def _refine(self, able: list[_Tried]) -> None:
+        """Better estimates of who may be the fastest, by whole calls.
+
+        Where the budget lasts for one verification, its order decides who is chosen, and pieces may mislead.
+        """
+        limit = _CLOSE * min((t.estimate for t in able), default=math.inf)
+        close = [t for t in able if t.estimate <= limit]
+        if len(close) < 2 or sum(2 * t.estimate for t in close) > self.left * _RUNS:
+            return
+        for t in close:
+            with self._compiling(t), self._faults(t):
+                call = self._call(t.contender, *self.data.whole(self.data.problem.dtype), label=True)
+                t.estimate = min(_once(call, self.clock), _once(call, self.clock))
 
     def _run_in_order(self, running: list[_Tried], stops: Callable[[bool], bool]) -> None:
         """Judge and time one after the other.
@@ -191,9 +219,11 @@ class Selection:
         for k, t in enumerate(running):
             if k > 0 and stops(best < math.inf) and self._skip_if_long(t):
                 continue
-            self._judge(t)
+            with self._compiling(t):
+                self._judge(t)
+                if not t.status:
+                    self._time(t, best)
             if not t.status:
-                self._time(t, best)
                 best = min(best, _timing(t).median)
 
     def _find_truth(self, everyone: list[Contender]) -> None:
@@ -235,23 +265,32 @@ class Selection:
         p = self.data.problem
         whole = p.batch * p.n_channels
         b, h = min(p.batch, 2), min(p.n_channels, 2)
-        try:
+        with self._faults(t):
             few, short, t.compiling = self._time_piece(t.contender, b, h, min(p.length, _SHORT))
-            self.compiled += t.compiling
             seconds = short
             if p.length > _SHORT and short < max(3 * best, self.budget * _CHEAP):
-                few, seconds, _ = self._time_piece(t.contender, b, h, p.length, warm=True)
+                few, seconds, compiling = self._time_piece(t.contender, b, h, p.length, warm=True)
+                t.compiling += compiling
+            self.compiled += t.compiling
             if seconds > max(3 * best, self.budget * _CHEAP):
                 t.status = "not tried"
                 t.reason = f"{few} of {whole} rows take {_seconds(seconds)}, all of them {_seconds(best)} by another"
                 return
             t.estimate = seconds * whole / few
             if whole > 16 * few and t.estimate > self.budget / 100:
-                more, longer, _ = self._time_piece(
+                more, longer, compiling = self._time_piece(
                     t.contender, min(p.batch, 8), min(p.n_channels, 8), p.length, warm=True
                 )
+                t.compiling += compiling
+                self.compiled += compiling
                 slope = max(0.0, longer - seconds) / max(1, more - few)
                 t.estimate = longer + slope * (whole - more)
+
+    @contextmanager
+    def _faults(self, t: _Tried) -> Iterator[None]:
+        """Gives a status to a contender that does not compute."""
+        try:
+            yield
         except UnstableRecurrence as error:
             self._unstable(t, error)
         except BackendUnavailable as error:
@@ -272,7 +311,10 @@ class Selection:
         else:
             system = system.take(range(channels))
         call = self._call(c, system, u[:rows, :channels, :length])
+        before = c.backend.compile_seconds()
         first = _once(call, self.clock)
+        # Longer pieces may be computed by other code, which is compiled only now.
+        warm = warm and c.backend.compile_seconds() == before
         second = first if warm else _once(call, self.clock)
         return rows * channels, second, max(0.0, first - second)
 
@@ -346,7 +388,8 @@ class Selection:
         while passed:
             best = self._fastest(passed)
             passed.remove(best)
-            self._sweep(best)
+            with self._compiling(best):
+                self._sweep(best)
             if not best.status:
                 best.status = "chosen"
                 best.reason = self._why(best, passed)

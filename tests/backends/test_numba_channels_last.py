@@ -119,6 +119,41 @@ def test_results_are_those_of_contiguous_signals_bit_for_bit(structure, form, ba
     require_equal_forms(backend, structure, form, dtype, shape, with_state, seed)
 
 
+@pytest.mark.parametrize("kind", ["elementary", "running"])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(2, 16, 130), (3, 5, 65), (1, 37, 64), (2, 3, 1), (2, 3, 0), (0, 3, 4), (2, 1, 5)])
+def test_added_correlations_are_those_of_contiguous_signals_bit_for_bit(kind, order, shape):
+    rng = np.random.default_rng(order)
+    y, u, grad_y = rng.uniform(-1, 1, (3, *shape)).astype("float32")
+    n_sums = order if kind == "elementary" else order - 1
+    sums, grad_sums = rng.uniform(-1, 1, (2, n_sums, *shape[:2])).astype("float32")
+    options = {"order": order, "kind": kind, "sums": sums}
+    if kind == "running":
+        options["previous"] = rng.uniform(-1, 1, (*shape[:2], 2)).astype("float32")
+    responses = rng.uniform(-1, 1, (order - 1, shape[1])).astype("float32")
+    expected = NUMBA.added_correlations(y, u, responses, **options)
+    pulled = NUMBA.add_correlations_vjp(u, responses, grad_y, grad_sums, **options)
+    for signal in (u, swapped(u)):
+        for one, cotangent in ((y, grad_y), (swapped(y), swapped(grad_y))):
+            total, final = NUMBA.added_correlations(one, signal, responses, **options)
+            require_same((total, final), expected)
+            assert as_u(total, signal)
+            # In place, whatever the order of u is.
+            target = one.copy(order="K")
+            assert as_u(target, one)
+            final = NUMBA.add_correlations(target, signal, responses, **options)
+            require_same((target, final), expected)
+            gradients = NUMBA.add_correlations_vjp(signal, responses, cotangent, grad_sums, **options)
+            require_same(gradients, pulled)
+            assert as_u(gradients[0], signal)
+
+
+def test_only_two_orders_are_written_to_in_place():
+    u = np.zeros((2, 3, 8))
+    with pytest.raises(ls.ParameterError, match=r"contiguous or channels last: False.*\(batch, L, H\)"):
+        NUMBA.add_correlations(np.zeros((2, 3, 16))[..., ::2], u, np.zeros((1, 3)), order=2, kind="running")
+
+
 def test_the_shapes_are_laid_out_in_all_ways():
     groups = set()
     for batch, n_channels, length, n_modes in SHAPES:

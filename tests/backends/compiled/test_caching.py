@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numba
 import pytest
 
 from liquid_ssm.backends.compiled import caching
@@ -136,3 +137,23 @@ def test_other_peoples_kernels_are_not_announced(monkeypatch):
     monkeypatch.setattr(sys, "stderr", _Terminal(True))
     caching._Announcer().on_start(started())
     assert sys.stderr.written == ""
+
+
+def test_what_numba_compiles_is_counted():
+    before, start = caching.compile_seconds(), time.perf_counter()
+    compiled = numba.njit(lambda x: x + 1)
+    compiled(1.0)
+    passed = time.perf_counter() - start
+    counted = caching.compile_seconds() - before
+    assert 0 < counted <= passed
+    compiled(1.0)
+    assert caching.compile_seconds() - before == counted
+
+
+def test_what_is_compiled_inside_of_another_function_is_counted_once(monkeypatch):
+    times = iter([1.0, 9.0])
+    monkeypatch.setattr(caching, "perf_counter", lambda: next(times))
+    watch = caching._Stopwatch()
+    for happens in (watch.on_start, watch.on_start, watch.on_end, watch.on_start, watch.on_end, watch.on_end):
+        happens(None)
+    assert watch.seconds == 8.0

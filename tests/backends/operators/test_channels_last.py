@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from liquid_ssm.arrays import is_channels_last
+from liquid_ssm.backends.operators.added_correlations import add_correlations, add_correlations_backward
 from liquid_ssm.backends.operators.cascade import cascade, cascade_backward
 from liquid_ssm.backends.operators.joint_scan import joint_scan, joint_scan_backward
 from liquid_ssm.backends.operators.scan import scan, scan_backward
@@ -20,6 +21,7 @@ CASES = {
     "window": (cascade, cascade_backward, None, (2, "chain", 3), False),
     "joint": (joint_scan, joint_scan_backward, None, (3,), True),
 }
+KINDS = ("elementary", "running")
 
 
 def swapped(tensor):
@@ -111,3 +113,48 @@ def test_vmap_is_a_loop(draw, holds, name):
         args[7] = False  # liquid powers leave the whole numbers that are exact
     results = len(holds.results(op, args))
     holds.is_mapped(op, args, [0, *[None] * (len(args) - 1)], results)
+
+
+def added(draw, kind, batch=2, length=5, n_channels=3):
+    """Arguments of `add_correlations` of order 3: y, u, responses, sums and inputs before."""
+    elementary = kind == "elementary"
+    before = draw.real(3 - (not elementary), batch, n_channels), None if elementary else draw.real(batch, n_channels, 2)
+    return [*(draw.real(batch, n_channels, length) for _ in "yu"), draw.real(2, n_channels), *before, 3, kind, ""]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_channels", [3, 16, 21])
+def test_bits_of_added_correlations(draw, holds, kind, n_channels):
+    args = added(draw("float32"), kind, 2, 70, n_channels)
+    results, gradients = [], []
+    for y in (args[0], swapped(args[0])):
+        for u in (args[1], swapped(args[1])):
+            leaves = [y, u.clone().requires_grad_(), *holds.leaves(args[2:], True)]
+            found = holds.results(add_correlations, leaves)
+            assert is_channels_last(found[0]) == is_channels_last(u)
+            for cotangent in (torch.ones_like(found[0]), swapped(torch.ones_like(found[0]))):
+                pulled = torch.autograd.grad(found[0], leaves[1], cotangent, retain_graph=True)
+                assert is_channels_last(pulled[0]) == is_channels_last(u)
+            sum(part.square().sum() for part in found).backward()
+            results.append(found)
+            gradients.append(holds.gradients(leaves))
+    for others in (results, gradients):
+        for other in others[1:]:
+            holds.are_equal(others[0], other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("batch", "length"), [(2, 5), (1, 5), (2, 1), (0, 5)])
+def test_fake_results_of_added_correlations(draw, kind, batch, length):
+    args = added(draw(), kind, batch, length)
+    args[1] = swapped(args[1])
+    results = list(add_correlations(*args))
+    for called, given in ((add_correlations, args), (add_correlations_backward, [*results, *args[1:]])):
+        real = called(*given)
+        with FakeTensorMode() as mode:
+            fake = called(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in given))
+        for one, other in zip(real, fake, strict=True):
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)
+            assert one.numel() == 0 or one.stride() == other.stride()
+        if batch:
+            assert set(torch.library.opcheck(called, given).values()) == {"SUCCESS"}

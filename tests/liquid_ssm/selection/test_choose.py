@@ -11,6 +11,7 @@ import liquid_ssm as ls
 from liquid_ssm.certificate_store import CertificateStore
 from liquid_ssm.problem import ModeSpec, Problem
 from liquid_ssm.rounding_errors import rounding_models
+from liquid_ssm.selection import choose
 from liquid_ssm.selection.choose import Selection, _alike, _for_forward, _Tried, verdict
 from liquid_ssm.selection.contenders import Contender, contenders
 from liquid_ssm.selection.data import canonical
@@ -198,3 +199,74 @@ def test_gradients_that_are_zero_are_within_their_bound(structure, only):
     problem = replace(PROBLEM, structure=structure, spec=ModeSpec("s4"), length=1, gradient=True)
     assert run(problem).backend == "numpy"
     assert run(problem, tolerance=1e-10).backend == "numpy"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Compiling:
+    """A backend that compiles for some seconds when it is first called at a length."""
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds, self.compiled, self.known = clock, seconds, 0.0, set()
+
+    def compile_seconds(self):
+        return self.compiled
+
+    def call(self, length):
+        if length not in self.known:
+            self.known.add(length)
+            self.compiled += 20
+            self.clock.now += 20
+        self.clock.now += self.seconds * length
+
+
+def timed(monkeypatch, clock, seconds, **options):
+    """A selection whose contenders take `seconds` per step, by name, and what is tried."""
+    selection = Selection(canonical(PROBLEM), validators={}, clock=clock, **options)
+    selection.start = clock()
+    monkeypatch.setattr(selection, "_call", lambda c, system, u, **_: lambda: c.backend.call(u.shape[-1]))
+    return selection, [
+        _Tried(Contender(name, Compiling(clock, took), PROBLEM), estimate=0.01) for name, took in seconds.items()
+    ]
+
+
+def test_an_estimate_is_free_of_what_any_piece_compiles(monkeypatch):
+    monkeypatch.setattr(choose, "_SHORT", 10)
+    clock = Clock()
+    selection, (tried,) = timed(monkeypatch, clock, {"numba": 1e-4})
+    selection._estimate(tried, np.inf)
+    assert tried.estimate == pytest.approx(40e-4)  # all rows of the problem, which is no larger than a piece
+    assert tried.compiling == pytest.approx(40)  # at 10 steps and at 40
+    assert selection.left == pytest.approx(selection.budget - 2 * (10 + 40) * 1e-4)
+
+
+def test_what_checks_compile_is_not_of_the_budget(monkeypatch):
+    clock = Clock()
+    selection, (tried,) = timed(monkeypatch, clock, {"numba": 1e-4})
+    with selection._compiling(tried):
+        tried.contender.backend.call(7)
+    assert selection.left == pytest.approx(selection.budget - 7e-4)
+
+
+def test_whole_calls_decide_among_those_that_are_close(monkeypatch):
+    clock = Clock()
+    selection, tried = timed(monkeypatch, clock, {"numba": 1e-4, "scipy": 4e-4, "numpy": 1e-4})
+    tried[0].estimate, tried[2].estimate = 0.025, 0.031
+    selection._refine(tried)
+    assert [t.estimate for t in tried] == pytest.approx([40e-4, 160e-4, 0.031])  # the last is not close
+    assert selection.left == pytest.approx(selection.budget - 2 * (40 + 160) * 1e-4)
+
+
+def test_no_whole_calls_where_they_take_too_much_of_the_budget(monkeypatch):
+    selection, tried = timed(monkeypatch, Clock(), {"numba": 1e-4, "scipy": 4e-4}, budget=0.1)
+    selection._refine(tried)
+    assert [t.estimate for t in tried] == [0.01, 0.01]
+    selection.budget = 1.0
+    selection._refine(tried[:1])
+    assert tried[0].estimate == 0.01  # one has nobody to be compared with
