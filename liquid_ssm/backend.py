@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from .problem import ModeSpec, Problem
 
-# u (batch, H, 1), x, sums and inputs of a `liquid_ssm.modes.State` give y (batch, H, 1) and those parts after the step.
-PreparedStep = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
+# u (batch, H, 1), x, sums and inputs of a `liquid_ssm.modes.State` give y (batch, H, 1), those parts after the step and
+# whether all of that is finite, without warnings of an overflow.
+PreparedStep = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any, bool]]
 
 PRIMITIVES = ("kernel", "convolve", "scan", "cascade", "correlate")
 # Compositions of primitives that a backend may offer in one piece, because that is faster.

@@ -70,11 +70,10 @@ class PreparedStep:
         if ready is not None and not self.recheck and ready.takes(state):
             u = u_k[..., None]
             if ready.selection is None or ready.selection(u) == ready.wanted:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    y, final = self._step(ready, u, state)
-                    # What is not finite is named by the long way, which comes to it again.
-                    if finite(y) and all(part is None or finite(part) for part in _parts(final)):
-                        return y[..., 0], final
+                y, final, is_finite = self._step(ready, u, state)
+                # What is not finite is named by the long way, which comes to it again.
+                if is_finite:
+                    return y[..., 0], final
         y, final = step(
             self.system,
             u_k,
@@ -90,11 +89,14 @@ class PreparedStep:
         self._prepare(u_k, final)
         return y, final
 
-    def _step(self, ready: _Ready, u: Array, state: Any) -> tuple[Array, Any]:
-        if ready.advance is None:
-            return run_from(ready.backend, self.system, u, self.spec, state)
-        y, x, sums, inputs = ready.advance(u, *_parts(state))
-        return y, State(x, sums, inputs) if ready.structured else x
+    def _step(self, ready: _Ready, u: Array, state: Any) -> tuple[Array, Any, bool]:
+        """y, the state after it, and whether all is finite."""
+        if ready.advance is not None:
+            y, x, sums, inputs, is_finite = ready.advance(u, *_parts(state))
+            return y, State(x, sums, inputs) if ready.structured else x, is_finite
+        with np.errstate(over="ignore", invalid="ignore"):
+            y, final = run_from(ready.backend, self.system, u, self.spec, state)
+            return y, final, finite(y) and all(part is None or finite(part) for part in _parts(final))
 
     def _prepare(self, u_k: Array, final: Any) -> None:
         """Keep what steps of this shape have in common."""

@@ -57,6 +57,9 @@ def lowrank_step_rows(packs, u, y, states, n_channels, modes, liquid, first, end
         u, y: inputs and outputs of the rows; y is written.
         states: (rows · 2 · M) real and imaginary parts in turn; replaced by the new ones.
         modes: M.
+
+    Returns:
+        whether outputs and new states are finite, as `step_rows`.
     """
     w = width(states)
     whole = modes // w
@@ -66,6 +69,8 @@ def lowrank_step_rows(packs, u, y, states, n_channels, modes, liquid, first, end
     per_channel = (whole + (rest > 0)) * stride
     buffer = np.zeros(2 * w, states.dtype)
     zero = splat(states.dtype.type(0))
+    nothing = y.dtype.type(0)
+    trace = nothing
     for row in range(first, end):
         pack, state = row % n_channels * per_channel, row * 2 * modes
         last = state + 2 * whole * w
@@ -88,6 +93,8 @@ def lowrank_step_rows(packs, u, y, states, n_channels, modes, liquid, first, end
             for i in range(rest):
                 states[last + i] = buffer[i]
         y[row] = total(real - imaginary)
+        trace += y[row] * nothing
+    return trace == 0
 
 
 def takes(system: DPLRSystem) -> bool:

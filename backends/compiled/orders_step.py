@@ -23,8 +23,7 @@ from .cascade import fed_step
 from .lowrank_sweep import product
 from .scan import linear_step
 from .simd import fma, lanes, load, load_pairs, splat, store, store_pairs, total, width
-from .step import COMPLEX, ROWS_AT_ONCE
-from .threads import share
+from .step import COMPLEX, each_row
 from .tiles import Layout
 from .windowed_step import windowed_rows
 
@@ -91,6 +90,9 @@ def _slot(  # type: ignore[no-untyped-def]
         state, below: where in `old` the first row's state of this slot and of the slot below begin.
         sums: (rows · 2 · W) outputs of the slots before that are added up with this one's; y: (rows).
         channel: of the first row.
+
+    Returns:
+        0 if all new states are finite that are not read out, else NaN.
     """
     w = width(new)
     whole = modes // w
@@ -99,6 +101,8 @@ def _slot(  # type: ignore[no-untyped-def]
     per_channel = (whole + (rest > 0)) * stride
     zero = splat(new.dtype.type(0))
     buffers = np.zeros(6 * w, new.dtype)
+    nothing = new.dtype.type(0)
+    trace = nothing
     o = channel * per_channel
     for row in range(rows):
         last = 2 * whole * w
@@ -136,7 +140,11 @@ def _slot(  # type: ignore[no-untyped-def]
                 real, imaginary = zero, zero
             store(sums, row * 2 * w, real)
             store(sums, row * 2 * w + w, imaginary)
+        if not reads:
+            for i in range(2 * modes):
+                trace += new[state + i] * nothing
         o, state, below = o + per_channel, state + 2 * modes, below + 2 * modes
+    return trace
 
 
 @compiled
@@ -153,12 +161,17 @@ def slot_rows(  # type: ignore[no-untyped-def]
         earlier: (rows · held) inputs before, newest last; of no length where no slot multiplies inputs.
         old, new: (batch · slots · H · 2 · M) parts of the states in turn; `new` is written.
         powers: of B̄ in a pack.
+
+    Returns:
+        whether outputs and new states are finite; of those that are read out, the outputs tell.
     """
     w = width(new)
     n_slots, held = slots.shape[0] // 4, earlier.shape[0] // max(1, u.shape[0])
     stride = (FIXED + 2 * powers) * w
     driven, out = np.empty(ROWS_OF_SLOTS, new.dtype), np.empty(ROWS_OF_SLOTS, new.dtype)
     sums = np.zeros(ROWS_OF_SLOTS * 2 * w, new.dtype)
+    nothing = new.dtype.type(0)
+    trace = nothing
     row = first
     while row < end:
         # Of one sequence at a time, whose slots lie beside each other.
@@ -176,33 +189,36 @@ def slot_rows(  # type: ignore[no-untyped-def]
                     driven[i] = driven[i] * earlier[(row + i + 1) * held - k]
             if low_rank:
                 if feed == ALONE:
-                    _slot(
+                    found = _slot(
                         packs, b, stride, modes, True, ALONE, reads, driven, old, new, state, below,
                         sums, out, channel, count,
                     )  # fmt: skip
                 elif feed == FED:
-                    _slot(
+                    found = _slot(
                         packs, b, stride, modes, True, FED, reads, driven, old, new, state, below,
                         sums, out, channel, count,
                     )  # fmt: skip
                 else:
-                    _slot(
+                    found = _slot(
                         packs, b, stride, modes, True, CHAINED, reads, driven, old, new, state, below,
                         sums, out, channel, count,
                     )  # fmt: skip
             elif feed == ALONE:
-                _slot(
+                found = _slot(
                     packs, b, stride, modes, False, ALONE, reads, driven, old, new, state, below,
                     sums, out, channel, count,
                 )  # fmt: skip
             else:
-                _slot(
+                found = _slot(
                     packs, b, stride, modes, False, FED, reads, driven, old, new, state, below,
                     sums, out, channel, count,
                 )  # fmt: skip
+            trace += found
         for i in range(count):
             y[row + i] = out[i]
+            trace += out[i] * nothing
         row += count
+    return trace == 0
 
 
 @compiled
@@ -215,12 +231,18 @@ def correlation_rows(  # type: ignore[no-untyped-def]
         factors: ((order - 1) · H) the factors β.
         earlier: (rows · (order - 1)) inputs before, newest last, for adjacent products.
         old, new: (batch · n · H) the sums, n being order for `elementary`, else order - 1; `new` is written.
+
+    Returns:
+        whether outputs and new sums are finite, of which the outputs tell: e_1 alone is not among them, and where it
+        overflows, e_2 does.
     """
     w = width(new)
     n_sums = order if elementary else order - 1
     held = order - 1
     sums, now = np.zeros(order * w, new.dtype), np.zeros(w, new.dtype)
     beta, older, out = np.zeros(order * w, new.dtype), np.zeros(order * w, new.dtype), np.zeros(w, new.dtype)
+    nothing = new.dtype.type(0)
+    trace = nothing
     for begin in range(first, end, w):
         count = min(w, end - begin)
         for i in range(count):
@@ -252,8 +274,10 @@ def correlation_rows(  # type: ignore[no-untyped-def]
             row = begin + i
             place = row // n_channels * n_sums * n_channels + row % n_channels
             y[row] = out[i]
+            trace += out[i] * nothing
             for p in range(n_sums):
                 new[place + p * n_channels] = sums[p * w + i]
+    return trace == 0
 
 
 @cache
@@ -308,7 +332,7 @@ def orders_step(
 
     Accuracy: the operations are those of the runs over many steps, the sums over modes in an order of their own.
     """
-    return prepared(system, u.shape, u.dtype, spec, factors, threads=threads)(u, x, sums, inputs)
+    return prepared(system, u.shape, u.dtype, spec, factors, threads=threads)(u, x, sums, inputs)[:4]
 
 
 def prepared(
@@ -319,8 +343,11 @@ def prepared(
     factors: Array | None,
     *,
     threads: int,
-) -> Callable[..., tuple[Array, Array, Array | None, Array | None]]:
-    """`orders_step` for inputs of one shape and dtype: a function of u, x, sums and inputs."""
+) -> Callable[..., tuple[Array, Array, Array | None, Array | None, bool]]:
+    """`orders_step` for inputs of one shape and dtype: a function of u, x, sums and inputs.
+
+    It also says whether outputs and states are finite; inputs that are not make one of those so.
+    """
     batch, n_channels, _ = shape
     channels, rows, modes, kind = max(1, n_channels), batch * n_channels, system.n_modes, COMPLEX[dtype]
     low_rank, elementary = isinstance(system, DPLRSystem), spec.correlations == "all"
@@ -332,13 +359,13 @@ def prepared(
 
     def advance(
         u: Array, x: Array, sums: Array | None, inputs: Array | None
-    ) -> tuple[Array, Array, Array | None, Array | None]:
+    ) -> tuple[Array, Array, Array | None, Array | None, bool]:
         y, new_x = np.empty(shape, dtype), np.empty(x.shape, kind)
         values, outputs = np.ascontiguousarray(u).reshape(-1), y.reshape(-1)
         earlier = none if inputs is None else inputs.reshape(-1)
         old, new = x.reshape(-1).view(dtype), new_x.reshape(-1).view(dtype)
         given: tuple[Any, ...] = packs, slots, values, earlier, outputs, old, new, channels, modes, powers, low_rank
-        _each(slot_rows, given, rows, threads)
+        finite = each_row(slot_rows, given, rows, threads)
         new_sums = None
         if sums is not None and responses is not None:
             new_sums = np.empty(sums.shape, dtype)
@@ -353,25 +380,18 @@ def prepared(
                 order,
                 elementary,
             )
-            _each(correlation_rows, given, rows, threads)
+            finite = each_row(correlation_rows, given, rows, threads) and finite
         elif responses is not None:
             given = responses, values, earlier, outputs, channels, order, window, elementary, of_kernels
-            _each(windowed_rows, given, rows, threads)
+            finite = each_row(windowed_rows, given, rows, threads) and finite
         kept = None
         if inputs is not None:
             kept = np.empty(inputs.shape, dtype)
             kept[..., :-1] = inputs[..., 1:]
             kept[..., -1:] = u
-        return y, new_x, new_sums, kept
+        return y, new_x, new_sums, kept, finite
 
     return advance
-
-
-def _each(kernel: Any, given: tuple[Any, ...], rows: int, threads: int) -> None:
-    if rows <= ROWS_AT_ONCE:
-        kernel(*given, 0, rows)
-    else:
-        share(lambda first, end: kernel(*given, first, end), rows, threads, ROWS_AT_ONCE)
 
 
 def _packed(system: DiagonalSystem | DPLRSystem, powers: int, dtype: np.dtype[Any]) -> Array:

@@ -20,8 +20,9 @@ from .threads import share
 from .tiles import Layout
 
 Array = npt.NDArray[Any]
-# u (batch, H, 1) and the state before it give y (batch, H, 1) and the state after it; there are no sums and inputs.
-Advance = Callable[[Array, Array, None, None], tuple[Array, Array, None, None]]
+# u (batch, H, 1) and the state before it give y (batch, H, 1), the state after it, no sums and inputs, and whether all
+# of that is finite.
+Advance = Callable[[Array, Array, None, None], tuple[Array, Array, None, None, bool]]
 
 # Rows that a thread takes at a time: one step of fewer is done before another thread has begun.
 ROWS_AT_ONCE = 2048
@@ -60,6 +61,10 @@ def step_rows(packs, u, y, states, n_channels, modes, weight, liquid, at, first,
         states: (rows · 2 · M) real and imaginary parts in turn; replaced by the new ones.
         modes: M.
         weight: 1 or 2.
+
+    Returns:
+        whether outputs and new states are finite: what is not so in a state makes its output so, for 0 times infinity
+        is no number.
     """
     w = width(states)
     whole = modes // w
@@ -68,6 +73,8 @@ def step_rows(packs, u, y, states, n_channels, modes, weight, liquid, at, first,
     per_channel = (whole + (rest > 0)) * COMPONENTS * w
     buffer = np.zeros(2 * w, states.dtype)
     zero = splat(states.dtype.type(0))
+    nothing = y.dtype.type(0)
+    trace = nothing
     channel = first % n_channels
     for row in range(first, end):
         pack, state = channel * per_channel, row * 2 * modes
@@ -85,6 +92,8 @@ def step_rows(packs, u, y, states, n_channels, modes, weight, liquid, at, first,
             for i in range(rest):
                 states[last + i] = buffer[i]
         y[at + row] = weight * total(real - imaginary)
+        trace += y[at + row] * nothing
+    return trace == 0
 
 
 @compiled
@@ -110,7 +119,7 @@ def step(
     if state is None:
         state = np.zeros((*u.shape[:2], system.n_modes))
     advance = prepared(system, u.shape, u.dtype, liquid=liquid, threads=threads, state_dtype=state_dtype)
-    y, after, _, _ = advance(u, state, None, None)
+    y, after, *_ = advance(u, state, None, None)
     return y, after if system.is_complex else np.ascontiguousarray(after.real)
 
 
@@ -129,6 +138,16 @@ def prepared(
     return advancing(step_rows, (_packs(system, wide), constants), shape, dtype, wide, threads)
 
 
+def each_row(kernel: Any, given: tuple[Any, ...], rows: int, threads: int) -> bool:
+    """kernel(*given, first, end) for all rows: whether it found all finite that it wrote."""
+    if rows <= ROWS_AT_ONCE:
+        finite: bool = kernel(*given, 0, rows)
+        return finite
+    found: list[bool] = []
+    share(lambda first, end: found.append(kernel(*given, first, end)), rows, threads, ROWS_AT_ONCE)
+    return all(found)
+
+
 def advancing(
     kernel: Any,
     parameters: tuple[Array, tuple[Any, ...]],
@@ -137,7 +156,7 @@ def advancing(
     wide: np.dtype[Any],
     threads: int,
 ) -> Advance:
-    """One step by a kernel for rows: kernel(packs, u, y, states, *constants, first, end).
+    """One step by a kernel for rows: kernel(packs, u, y, states, *constants, first, end) -> whether all is finite.
 
     Args:
         parameters: packs and constants.
@@ -147,18 +166,11 @@ def advancing(
     packs, constants = parameters
     kind, rows = COMPLEX[wide], shape[0] * shape[1]
 
-    def advance(u: Array, state: Array, sums: None, earlier: None) -> tuple[Array, Array, None, None]:
+    def advance(u: Array, state: Array, sums: None, earlier: None) -> tuple[Array, Array, None, None, bool]:
         numbers, y = np.array(state, kind, order="C"), np.empty(shape, dtype)
         inputs, outputs, states = np.ascontiguousarray(u).reshape(-1), y.reshape(-1), numbers.reshape(-1).view(wide)
-        if rows <= ROWS_AT_ONCE:
-            kernel(packs, inputs, outputs, states, *constants, 0, rows)
-            return y, numbers, None, None
-
-        def some(first: int, end: int) -> None:
-            kernel(packs, inputs, outputs, states, *constants, first, end)
-
-        share(some, rows, threads, ROWS_AT_ONCE)
-        return y, numbers, None, None
+        finite = each_row(kernel, (packs, inputs, outputs, states, *constants), rows, threads)
+        return y, numbers, None, None, finite
 
     return advance
 

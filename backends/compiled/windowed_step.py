@@ -86,6 +86,9 @@ def windowed_rows(  # type: ignore[no-untyped-def]
         elementary: all index tuples of the window, else adjacent ones; with `heads` of diagonal systems, whose
             transitions commute, so that K_p multiplies all tuples with the same oldest input.
 
+    Returns:
+        whether all outputs are finite.
+
     Accuracy: a term passes p - 1 products of inputs, fewer additions than the window has terms of its order, one
         product with its factor and one addition for every order; `elementary`: p - 1 products and one addition per
         input, then the same; with `heads` twice as many additions.
@@ -94,6 +97,8 @@ def windowed_rows(  # type: ignore[no-untyped-def]
     w = width(y)
     line, products = np.zeros(window * w, y.dtype), np.empty(window * w, y.dtype)
     sums, room, out = np.empty(2 * order * w, y.dtype), np.zeros(w, y.dtype), np.zeros(w, y.dtype)
+    nothing = y.dtype.type(0)
+    trace = nothing
     row = first
     while row < end:
         # Of one sequence, so that lanes are channels beside each other; those beyond `count` are computed and dropped.
@@ -115,4 +120,6 @@ def windowed_rows(  # type: ignore[no-untyped-def]
         store(out, 0, value)
         for lane in range(count):
             y[row + lane] = out[lane]
+            trace += out[lane] * nothing
         row += count
+    return trace == 0

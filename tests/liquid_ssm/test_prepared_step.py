@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -193,3 +195,38 @@ def test_with_a_recheck_every_step_goes_the_long_way(slow, tmp_path, monkeypatch
         _, state = prepared(u_k, state)
     assert len(slow) == 3
     auto.forget()
+
+
+@pytest.mark.parametrize("modes", [4, 5, 16, 19])
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label)
+def test_a_step_says_whether_all_is_finite(spec, structure, modes):
+    """In full vectors, in what is left of them, and in every row; of outputs alone where C makes them overflow."""
+    backend = get_backend("numba")
+    system = random_system(structure, n_channels=3, n_modes=modes, seed=1).astype("float32")
+    advance = backend.prepared_step(system, spec, (2, 3, 1), np.dtype("float32"))
+    u = np.ones((2, 3, 1), "float32")
+    _, state = ls.step(system, u[..., 0], **options(spec))
+    before = list(state) if isinstance(state, State) else [state, None, None]
+    *after, finite = advance(u, *before)
+    assert finite
+    assert all(part is None or np.isfinite(part).all() for part in after)
+    rng = np.random.default_rng(0)
+    for which, part in enumerate(before):
+        for place in () if part is None else rng.integers(part.size, size=8):
+            for bad in (np.inf, np.nan):
+                changed = [None if p is None else p.copy() for p in before]
+                changed[which].reshape(-1)[place] = bad
+                with np.errstate(invalid="ignore"):
+                    *after, finite = advance(u, *changed)
+                assert bool(finite) == all(p is None or np.isfinite(p).all() for p in after)
+                assert not finite
+    C = system.C.copy()
+    C[0] = 1e38  # of one row of each sequence, which is not the last
+    large = replace(system, C=C)
+    with np.errstate(over="ignore"):  # responses of pb are found beforehand
+        advance = backend.prepared_step(large, spec, (2, 3, 1), np.dtype("float32"))
+    y, x, *_, finite = advance(10 * u, *before)
+    assert np.isfinite(x).all()
+    assert not np.isfinite(y).all()
+    assert not finite
