@@ -64,7 +64,8 @@ def in_lanes(starts: Array, n_lanes: int) -> Array:
     """(tiles, lanes) from (rows,): where the row of each lane begins; lanes without one repeat the last row."""
     rows = len(starts)
     tiles = -(-rows // n_lanes)
-    return starts[np.arange(tiles * n_lanes).clip(max=max(rows - 1, 0))].reshape(tiles, n_lanes)
+    taken: Array = starts[np.arange(tiles * n_lanes).clip(max=max(rows - 1, 0))]
+    return taken.reshape(tiles, n_lanes)
 
 
 def sums_in(sums: Array | None, n_sums: int, rows: int, dtype: npt.DTypeLike) -> Array:
