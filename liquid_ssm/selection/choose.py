@@ -42,12 +42,14 @@ from .verification import (
 MARGIN = 4.0
 # Who has been chosen before stays, unless another is faster by more than this share and by more than the spread.
 HYSTERESIS = 0.1
-# Shares of the budget: of the reference, of one more contender's runs.
-_REFERENCE, _RUNS = 0.25, 0.25
+# Shares of the budget: of the reference, of one more contender's runs, of whole calls that decide the order.
+_REFERENCE, _RUNS, _ORDER = 0.25, 0.25, 0.5
 # Within this factor of the shortest estimate, whole calls decide who is verified first.
 _CLOSE = 3.0
 # Who is slow is verified all the same where a piece of the problem takes less than this share.
 _CHEAP = 0.02
+# A piece is timed three times where it takes less than this share of the budget.
+_SMALL = 0.01
 # Steps of the piece that is timed first.
 _SHORT = 64
 
@@ -198,7 +200,7 @@ class Selection:
         """
         limit = _CLOSE * min((t.estimate for t in able), default=math.inf)
         close = [t for t in able if t.estimate <= limit]
-        if len(close) < 2 or sum(2 * t.estimate for t in close) > self.left * _RUNS:
+        if len(close) < 2 or sum(2 * t.estimate for t in close) > self.left * _ORDER:
             return
         for t in close:
             with self._compiling(t), self._faults(t):
@@ -316,7 +318,9 @@ class Selection:
         # Longer pieces may be computed by other code, which is compiled only now.
         warm = warm and c.backend.compile_seconds() == before
         second = first if warm else _once(call, self.clock)
-        return rows * channels, second, max(0.0, first - second)
+        # What disturbed one call of a piece would be multiplied for the whole problem.
+        times = [second, *(_once(call, self.clock) for _ in range(2 * (second < self.budget * _SMALL)))]
+        return rows * channels, min(times), max(0.0, first - second)
 
     def _judge(self, t: _Tried) -> None:
         """Give a status to a contender that does not pass."""

@@ -208,6 +208,9 @@ class Clock:
     def __call__(self):
         return self.now
 
+    def advance(self, seconds):
+        self.now += seconds
+
 
 class Compiling:
     """A backend that compiles for some seconds when it is first called at a length."""
@@ -243,7 +246,17 @@ def test_an_estimate_is_free_of_what_any_piece_compiles(monkeypatch):
     selection._estimate(tried, np.inf)
     assert tried.estimate == pytest.approx(40e-4)  # all rows of the problem, which is no larger than a piece
     assert tried.compiling == pytest.approx(40)  # at 10 steps and at 40
-    assert selection.left == pytest.approx(selection.budget - 2 * (10 + 40) * 1e-4)
+    # Once while compiling, and then three times.
+    assert selection.left == pytest.approx(selection.budget - 4 * (10 + 40) * 1e-4)
+
+
+def test_one_call_that_is_disturbed_decides_nothing(monkeypatch):
+    clock = Clock()
+    selection, (tried,) = timed(monkeypatch, clock, {"numba": 1e-4})
+    delays = iter([0.0, 0.03, 0.0, 0.03])
+    monkeypatch.setattr(tried.contender.backend, "call", lambda length: clock.advance(1e-4 * length + next(delays)))
+    selection._estimate(tried, np.inf)
+    assert tried.estimate == pytest.approx(40e-4)
 
 
 def test_what_checks_compile_is_not_of_the_budget(monkeypatch):
@@ -264,7 +277,7 @@ def test_whole_calls_decide_among_those_that_are_close(monkeypatch):
 
 
 def test_no_whole_calls_where_they_take_too_much_of_the_budget(monkeypatch):
-    selection, tried = timed(monkeypatch, Clock(), {"numba": 1e-4, "scipy": 4e-4}, budget=0.1)
+    selection, tried = timed(monkeypatch, Clock(), {"numba": 1e-4, "scipy": 4e-4}, budget=0.05)
     selection._refine(tried)
     assert [t.estimate for t in tried] == [0.01, 0.01]
     selection.budget = 1.0
