@@ -26,7 +26,10 @@ class Latest:
         self._kept: _Kept | None = None
 
     def step(self, layer: SSMLayer, u_k: torch.Tensor, state: Any, rate: Any) -> tuple[torch.Tensor, Any] | None:
-        """y_k and the state after it, or None where there are no numbers to compare or the dtype has no NumPy form."""
+        """y_k and the state after it, or None where there are no numbers to compare or the dtype has no NumPy form.
+
+        None, too, where a parameter is computed from others (`torch.nn.utils.parametrize`).
+        """
         if (
             not u_k.is_cpu
             or u_k.dtype not in (torch.float32, torch.float64)
@@ -34,19 +37,23 @@ class Latest:
             or not has_numbers(u_k)
         ):
             return None
-        step, limit = self._prepared(layer, float(rate))
+        # Not as attributes: of a module, each takes a microsecond.
+        continuous: Any = layer._modules["continuous"]
+        if "D" not in layer._parameters or "parametrizations" in continuous._modules:
+            return None  # made of other parameters, which are not looked at here
+        D = layer._parameters["D"]
+        parameters = [*continuous._parameters.values(), D]
+        step, limit = self._prepared(layer, float(rate), parameters)
         driven = u_k if limit is None else clamped(u_k, limit.to(u_k.dtype))
         y, final = step(_shared(driven), each_part(state, _shared))
         out = torch.from_numpy(y)
-        D = layer._parameters["D"]
         if D is not None:
             out.addcmul_(D if D.dtype == out.dtype else D.to(out.dtype), u_k)
         return out, each_part(final, torch.from_numpy)
 
-    def _prepared(self, layer: SSMLayer, rate: float) -> tuple[PreparedStep, torch.Tensor | None]:
-        # Not as attributes: of a module, each takes a microsecond.
-        continuous: Any = layer._modules["continuous"]
-        parameters = [*continuous._parameters.values(), layer._parameters["D"]]
+    def _prepared(
+        self, layer: SSMLayer, rate: float, parameters: list[torch.Tensor | None]
+    ) -> tuple[PreparedStep, torch.Tensor | None]:
         how = layer.spec, layer.backend, layer.tolerance, layer.recheck
         options = (rate, layer.max_gain, layer.discretization, *how)
         kept = self._kept

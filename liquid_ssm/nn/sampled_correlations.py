@@ -89,9 +89,11 @@ def _starting(
     sizes = parameters.sizes("euler")
     sampled = is_sampled(state)
     x, sums, inputs = initial_state(sizes, spec, u, None if sampled else state)
+    modes = (sizes.n_modes,)
+    wanted = (x.shape, *(None if part is None else part.shape + modes for part in (sums, inputs)))
+    if state is None:
+        return State(*(None if shape is None else x.new_zeros(shape) for shape in wanted))
     if sampled:
-        modes = (sizes.n_modes,)
-        wanted = (x.shape, *(None if part is None else part.shape + modes for part in (sums, inputs)))
         found = tuple(None if part is None else part.shape for part in state)
         if found != wanted:
             raise ShapeError(

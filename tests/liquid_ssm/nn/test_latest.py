@@ -146,3 +146,21 @@ def test_numbers_in_formats_that_numpy_lacks_are_seen(layer, made):
         layer.D = None
         layer.step(u)
     assert len(made) == 3
+
+
+@pytest.mark.parametrize("name", ["B", "D"])
+def test_parameters_that_are_made_of_others_are_made_anew_at_every_step(layer, made, name):
+    class Doubled(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    module = layer if name == "D" else layer.continuous
+    u = torch.ones(2, layer.n_channels)
+    torch.nn.utils.parametrize.register_parametrization(module, name, Doubled())
+    original = getattr(module.parametrizations, name).original
+    with torch.no_grad():
+        for _ in range(2):
+            found, expected = layer.step(u)[0], layer(u[:, None])[:, 0]
+            assert torch.equal(found, expected)
+            original.mul_(3)
+    assert not made
