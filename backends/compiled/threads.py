@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
+from .openmp import run_together, team
+
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 if hasattr(os, "register_at_fork"):
@@ -29,6 +31,8 @@ def cores() -> int:
 def share(work: Callable[[int, int], None], pieces: int, threads: int, at_once: int | None = None) -> None:
     """Call work(first, end) until it has covered the pieces 0 … `pieces` - 1, on up to `threads` threads.
 
+    They are torch's where it has been imported and has as many (`openmp.py`), else Python's own.
+
     Args:
         work: releases the interpreter's lock; pieces must not depend on each other.
         pieces: number of pieces.
@@ -45,12 +49,19 @@ def share(work: Callable[[int, int], None], pieces: int, threads: int, at_once: 
             work(0, pieces)
         return
     # Whoever is free takes the next pieces: cores of a shared machine are not equally fast.
-    ticket = count()
+    ticket, seats = count(), count()
 
     def take() -> None:
         while (i := next(ticket)) < batches:
             work(i * at_once, min((i + 1) * at_once, pieces))
 
+    def take_a_seat() -> None:
+        if next(seats) < threads:
+            take()
+
+    if size := team(threads):
+        run_together(take_a_seat, size)
+        return
     helpers = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
     try:
         take()

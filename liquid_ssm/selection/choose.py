@@ -42,16 +42,18 @@ from .verification import (
 MARGIN = 4.0
 # Who has been chosen before stays, unless another is faster by more than this share and by more than the spread.
 HYSTERESIS = 0.1
-# Shares of the budget: of the reference, of one more contender's runs, of whole calls that decide the order.
-_REFERENCE, _RUNS, _ORDER = 0.25, 0.25, 0.5
+# Shares of the budget: of the reference, of one more contender's runs.
+_REFERENCE, _RUNS = 0.25, 0.25
+# Shares of what is left of the budget, and of all of it, that whole calls may take to decide the order.
+_ORDER, _ORDER_AT_LEAST = 0.5, 0.2
 # Within this factor of the shortest estimate, whole calls decide who is verified first.
 _CLOSE = 3.0
 # Who is slow is verified all the same where a piece of the problem takes less than this share.
 _CHEAP = 0.02
 # A piece is timed three times where it takes less than this share of the budget.
 _SMALL = 0.01
-# Steps of the piece that is timed first.
-_SHORT = 64
+# Steps of the pieces that are timed first.
+_SHORT, _LONGER = 64, 512
 
 
 @dataclass
@@ -200,7 +202,8 @@ class Selection:
         """
         limit = _CLOSE * min((t.estimate for t in able), default=math.inf)
         close = [t for t in able if t.estimate <= limit]
-        if len(close) < 2 or sum(2 * t.estimate for t in close) > self.left * _ORDER:
+        may_take = max(self.left * _ORDER, self.budget * _ORDER_AT_LEAST)
+        if len(close) < 2 or sum(2 * t.estimate for t in close) > may_take:
             return
         for t in close:
             with self._compiling(t), self._faults(t):
@@ -267,14 +270,21 @@ class Selection:
         p = self.data.problem
         whole = p.batch * p.n_channels
         b, h = min(p.batch, 2), min(p.n_channels, 2)
+        most = max(3 * best, self.budget * _CHEAP)
         with self._faults(t):
             few, short, t.compiling = self._time_piece(t.contender, b, h, min(p.length, _SHORT))
             seconds = short
-            if p.length > _SHORT and short < max(3 * best, self.budget * _CHEAP):
+            if p.length > 2 * _LONGER and short < most:
+                # What is too slow by far shows before it has taken a second.
+                few, longer, compiling = self._time_piece(t.contender, b, h, _LONGER, warm=True)
+                t.compiling += compiling
+                per_step = max(0.0, longer - short) / (_LONGER - _SHORT)
+                seconds = longer + per_step * (p.length - _LONGER)
+            if p.length > _SHORT and seconds < most:
                 few, seconds, compiling = self._time_piece(t.contender, b, h, p.length, warm=True)
                 t.compiling += compiling
             self.compiled += t.compiling
-            if seconds > max(3 * best, self.budget * _CHEAP):
+            if seconds > most:
                 t.status = "not tried"
                 t.reason = f"{few} of {whole} rows take {_seconds(seconds)}, all of them {_seconds(best)} by another"
                 return

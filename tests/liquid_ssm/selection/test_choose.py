@@ -276,6 +276,30 @@ def test_whole_calls_decide_among_those_that_are_close(monkeypatch):
     assert selection.left == pytest.approx(selection.budget - 2 * (40 + 160) * 1e-4)
 
 
+def test_who_is_too_slow_is_not_asked_for_the_whole_length(monkeypatch):
+    """What slow backends take for a long piece was missing afterwards to find the faster of two others."""
+    monkeypatch.setattr(choose, "_SHORT", 4)
+    monkeypatch.setattr(choose, "_LONGER", 10)
+    clock = Clock()
+    selection, (fast, slow) = timed(monkeypatch, clock, {"numba": 1e-4, "torch": 1.0e-2})
+    for t in (fast, slow):
+        t.contender.backend.known.update({4, 10, 40})
+        selection._estimate(t, 40e-4 if t is slow else np.inf)
+    assert (fast.status, fast.estimate) == ("", pytest.approx(40e-4))
+    assert slow.status == "not tried"
+    assert "4 of 4 rows take 0.4 s, all of them 4 ms by another" in slow.reason
+    of_fast, of_slow = (4 * 4 + 3 * 10 + 3 * 40) * 1e-4, (4 * 4 + 10) * 1e-2
+    assert selection.left == pytest.approx(selection.budget - of_fast - of_slow)
+
+
+def test_whole_calls_decide_although_little_of_the_budget_is_left(monkeypatch):
+    clock = Clock()
+    selection, tried = timed(monkeypatch, clock, {"numba": 1e-4, "scipy": 4e-4}, budget=1.0)
+    clock.advance(1.0)
+    selection._refine(tried)
+    assert [t.estimate for t in tried] == pytest.approx([40e-4, 160e-4])
+
+
 def test_no_whole_calls_where_they_take_too_much_of_the_budget(monkeypatch):
     selection, tried = timed(monkeypatch, Clock(), {"numba": 1e-4, "scipy": 4e-4}, budget=0.05)
     selection._refine(tried)
