@@ -260,7 +260,7 @@ class NumbaBackend(Backend):
 
             states = None if state is None else state[:, None]
             kind: _Kind = "liquid" if liquid else "linear"
-            y, final = lowrank_run(system, u, states, order=1, kind=kind, **self._options)
+            y, final = lowrank_run(system, u, states, order=1, kind=kind, keeps=True, **self._options)
             return y, final[:, 0]
         assert isinstance(system, DiagonalSystem)
         if u.shape[-1] == 1:
@@ -312,7 +312,7 @@ class NumbaBackend(Backend):
 
             states, final = (None if x is None else x[:, None] for x in (state, grad_state))
             kind: _Kind = "liquid" if liquid else "linear"
-            found = lowrank_vjp(system, u, states, grad_y, final, order=1, kind=kind, **self._options)
+            found = lowrank_vjp(system, u, states, grad_y, final, order=1, kind=kind, keeps=True, **self._options)
             found = found._replace(state=found.state[:, 0])
         else:
             assert isinstance(system, DiagonalSystem)
@@ -361,7 +361,7 @@ class NumbaBackend(Backend):
         if isinstance(system, DPLRSystem):
             from .compiled.lowrank import lowrank_run
 
-            return lowrank_run(system, u, state, order=order, kind=kind, **self._options)
+            return lowrank_run(system, u, state, order=order, kind=kind, keeps=True, **self._options)
         from .compiled import diagonal, scaled_cascade
 
         scalable = kind == "truncated" and order in scaled_cascade.ORDERS
@@ -407,7 +407,9 @@ class NumbaBackend(Backend):
         if isinstance(system, DPLRSystem):
             from .compiled.lowrank import lowrank_vjp
 
-            found = lowrank_vjp(system, u, state, grad_y, grad_state, order=order, kind=kind, **self._options)
+            found = lowrank_vjp(
+                system, u, state, grad_y, grad_state, order=order, kind=kind, keeps=True, **self._options
+            )
         else:
             from .compiled import diagonal
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from liquid_ssm.backend import Gradients
 from liquid_ssm.systems import DPLRSystem
 
+from .. import _kept
 from .._memory_order import MemoryOrder
 from .lowrank_adjoint import lowrank_adjoint_tiles
-from .lowrank_forward import CHAIN, LINEAR, LIQUID, TRUNCATED, lowrank_tiles
+from .lowrank_forward import CHAIN, LINEAR, LIQUID, STEPS, TRUNCATED, lowrank_tiles
 from .lowrank_sweep import FACTORS, PER_RANK
 from .simd import lanes
 from .threads import share
@@ -80,6 +81,24 @@ class Tiles:
     def steps(self) -> tuple[int, int]:
         """What kernels are told of time: steps of a row, and numbers from one step to the next in memory."""
         return self.length, self.memory.apart
+
+    def room_for_blocks(self, keeps: bool = True) -> Array:
+        """Room for the states before every block of time if a backward pass will ask for them, else (0, 0)."""
+        if not (keeps and _kept.is_recording()):
+            return np.empty((0, 0), self.dtype)
+        states = np.empty(self._of_blocks, self.dtype)
+        _kept.keep(states)
+        return states
+
+    def kept_blocks(self, keeps: bool = True) -> Array:
+        """Those states as the forward pass of the same arguments has left them, or (0, 0)."""
+        found = _kept.kept(self._of_blocks, self.dtype) if keeps else None
+        return np.empty((0, 0), self.dtype) if found is None else found
+
+    @property
+    def _of_blocks(self) -> tuple[int, int]:
+        layout = self.layout
+        return layout.tiles, -(-self.length // STEPS) * self.order * layout.depth * 2 * layout.lanes
 
     @property
     def components(self) -> int:
@@ -149,6 +168,7 @@ def lowrank_run(
     kind: Kind,
     threads: int,
     state_dtype: npt.DTypeLike | None = None,
+    keeps: bool = False,
 ) -> tuple[Array, Array]:
     """y (batch, H, L) in u's dtype and final states (batch, order, H, M), s_r = weight · Re Σ_m conj(Q̄_rm) x_m.
 
@@ -163,6 +183,7 @@ def lowrank_run(
         order: 1 for `linear` and `liquid`.
         threads: changes no result.
         state_dtype: real dtype to compute in, None for u's.
+        keeps: whether the states between blocks are left for `lowrank_vjp` of the same arguments if one follows.
 
     Accuracy:
         Fused: Λ̄ x, the fed w x and, where s is complex, P̄ s are formed whole, one fused multiply-add per part; P̄_0 s_0
@@ -173,7 +194,7 @@ def lowrank_run(
     """
     tiles = Tiles(system, u, kind, order, state_dtype)
     packs, states, y = tiles.packs(), tiles.states_in(state), tiles.memory.empty(u.dtype)
-    given = packs, *tiles.arguments, tiles.memory.flat(y), states, *tiles.steps
+    given = packs, *tiles.arguments, tiles.memory.flat(y), states, tiles.room_for_blocks(keeps), *tiles.steps
     share(lambda first, end: lowrank_tiles(*given, first, end), tiles.layout.tiles, threads)
     return y, tiles.states_out(states)
 
@@ -189,10 +210,12 @@ def lowrank_vjp(
     kind: Kind,
     threads: int,
     state_dtype: npt.DTypeLike | None = None,
+    keeps: bool = False,
 ) -> Gradients:
-    """Adjoint of `lowrank_run`; the gradient of the state is (batch, order, H, M).
+    """Adjoint of `lowrank_run` with these arguments; the gradient of the state is (batch, order, H, M).
 
-    Memory: per thread one state per 64 steps of the rows of a tile, and all states and cotangents of 64 steps.
+    Memory: per thread all states and cotangents of 64 steps of the rows of a tile, and one state per 64 steps where
+    the forward pass has not kept those.
 
     Accuracy: sums over time run over 64 steps in the dtype of the computation and over blocks and rows in float64.
     """
@@ -203,6 +226,7 @@ def lowrank_vjp(
     grad_u = tiles.memory.empty(u.dtype)
     of_y = tiles.memory.cotangent(grad_y, u.dtype)
     totals = np.zeros((layout.tiles, layout.depth * tiles.components * layout.lanes))
+    kept = tiles.kept_blocks(keeps)
 
     def work(first: int, end: int) -> None:
         lowrank_adjoint_tiles(
@@ -212,6 +236,7 @@ def lowrank_vjp(
             of_y,
             tiles.memory.flat(grad_u),
             states,
+            kept,
             cotangents,
             totals,
             *tiles.steps,

@@ -186,8 +186,8 @@ def collect(  # type: ignore[no-untyped-def]
 
 @compiled
 def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
-    packs, turned_packs, offsets, rows, group, rank, paired, order, kind, u, grad_y, grad_u, states, cotangents, totals,
-    length, apart, first, end,
+    packs, turned_packs, offsets, rows, group, rank, paired, order, kind, u, grad_y, grad_u, states, kept, cotangents,
+    totals, length, apart, first, end,
 ):  # fmt: skip
     """Tiles `first` … `end` - 1 of the adjoint of `lowrank_tiles`, whose arguments it takes besides.
 
@@ -195,6 +195,7 @@ def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
         turned_packs: the adjoint system, packed alike: conj of Λ̄, B̄ and C, and P̄ and Q̄ exchanged.
         grad_y, grad_u: one-dimensional; `grad_u` is written.
         states: initial states, not written to.
+        kept: (tiles, blocks · order · depth · 2 · W), those before each block as the forward pass has them; or (0, 0).
         cotangents: of the final states, replaced by those of the initial ones.
         totals: (tiles, depth · (FACTORS + PER_RANK · rank) · W) float64; gradients of the packed parameters are added,
             those of P̄ and Q̄ with the opposite sign.
@@ -207,7 +208,8 @@ def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
     slots = min(STEPS, length) + 1
     stride, per_slot = 2 * (slots | 1) * w, 2 * order * rank * w
     pack, turned_pack = aligned(packs, packs.shape[1]), aligned(packs, packs.shape[1])
-    kept, now = aligned(states, max(blocks, 1) * count * w), aligned(states, count * w)
+    known = kept.shape[0] > 0
+    found, now = aligned(states, 1 if known else max(blocks, 1) * count * w), aligned(states, count * w)
     x, n = aligned(states, order * depth * stride), aligned(states, order * depth * stride)
     s, turned = aligned(states, slots * per_slot), aligned(states, slots * per_slot)
     low_rank, scratch = aligned(states, 2 * depth * w), aligned(states, per_mode)
@@ -219,10 +221,11 @@ def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
         places, n_rows = offsets[tile], min(per_tile, rows - tile * per_tile)
         copy(packs[tile % packs.shape[0]], 0, pack, 0, packs.shape[1] // w)
         copy(turned_packs[tile % packs.shape[0]], 0, turned_pack, 0, packs.shape[1] // w)
+        before = kept[tile] if known else found
         copy(states[tile], 0, now, 0, count)
         start(pack, depth, rank, paired, group, order, now, 2 * w, 0, s)
-        for b in range(blocks):
-            copy(now, 0, kept, b * count * w, count)
+        for b in range(0 if known else blocks):
+            copy(now, 0, found, b * count * w, count)
             if b < blocks - 1:
                 read_signal(u, places, b * STEPS, STEPS, apart, inputs, 0)
                 advance(
@@ -237,7 +240,7 @@ def lowrank_adjoint_tiles(  # type: ignore[no-untyped-def]
             read_signal(u, places, begin, steps, apart, inputs, 0)
             read_signal(grad_y, places, begin, steps, apart, g, 0)
             for i in range(count // 2):
-                copy(kept, (b * count + 2 * i) * w, x, i * stride, 2)
+                copy(before, (b * count + 2 * i) * w, x, i * stride, 2)
             start(pack, depth, rank, paired, group, order, x, stride, 0, s)
             advance(
                 pack, depth, rank, paired, group, order, kind, inputs, steps, x, stride, 1, low_rank, s, du, False

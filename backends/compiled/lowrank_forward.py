@@ -83,7 +83,7 @@ def copy(source, start, target, to, count):  # type: ignore[no-untyped-def]
 
 @compiled
 def lowrank_tiles(  # type: ignore[no-untyped-def]
-    packs, offsets, rows, group, rank, paired, order, kind, u, y, states, length, apart, first, end
+    packs, offsets, rows, group, rank, paired, order, kind, u, y, states, kept, length, apart, first, end
 ):
     """Tiles `first` … `end` - 1.
 
@@ -95,6 +95,7 @@ def lowrank_tiles(  # type: ignore[no-untyped-def]
         u, y: one-dimensional; `y` is written.
         apart: numbers from one time step of a row to the next in `u` and `y`.
         states: (tiles, order · depth · 2 · W), in the dtype of the computation; replaced by the final ones.
+        kept: (tiles, blocks · order · depth · 2 · W), gets those before each block; or (0, 0).
     """
     w = width(states)
     per_mode = (FACTORS + PER_RANK * rank) * w
@@ -110,6 +111,8 @@ def lowrank_tiles(  # type: ignore[no-untyped-def]
         start(pack, depth, rank, paired, group, order, x, 2 * w, 0, s)
         for begin in range(0, length, STEPS):
             steps = min(STEPS, length - begin)
+            if kept.shape[0] > 0:
+                copy(x, 0, kept[tile], begin // STEPS * count * w, count)
             read_signal(u, places, begin, steps, apart, inputs, 0)
             advance(
                 pack, depth, rank, paired, group, order, kind, inputs, steps, x, 2 * w, 0, low_rank, s, outputs, True

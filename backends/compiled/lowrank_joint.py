@@ -88,7 +88,7 @@ def joint_advance(  # type: ignore[no-untyped-def]
 
 @compiled
 def lowrank_joint_tiles(  # type: ignore[no-untyped-def]
-    packs, powers, offsets, rows, group, rank, paired, order, u, y, states, length, apart, first, end
+    packs, powers, offsets, rows, group, rank, paired, order, u, y, states, kept, length, apart, first, end
 ):
     """Tiles `first` … `end` - 1.
 
@@ -113,6 +113,8 @@ def lowrank_joint_tiles(  # type: ignore[no-untyped-def]
         start(pack, depth, rank, paired, group, 1, x, 2 * w, 0, s)
         for begin in range(0, length, STEPS):
             steps = min(STEPS, length - begin)
+            if kept.shape[0] > 0:
+                copy(x, 0, kept[tile], begin // STEPS * count * w, count)
             read_with_earlier(u, places, begin, steps, apart, order - 1, inputs)
             multiply(inputs, products, steps, order)
             joint_advance(
@@ -174,7 +176,7 @@ def joint_collect(  # type: ignore[no-untyped-def]
 @compiled
 def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
     packs, turned_packs, powers, offsets, before, rows, group, rank, paired, order, u, grad_y, grad_u, grad_before,
-    cotangents, totals, power_totals, length, apart, first, end,
+    kept, cotangents, totals, power_totals, length, apart, first, end,
 ):  # fmt: skip
     """Tiles `first` … `end` - 1 of the adjoint of `lowrank_joint_tiles`, whose arguments it takes besides.
 
@@ -182,6 +184,7 @@ def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
         turned_packs, grad_y, grad_u, totals: as in `lowrank_adjoint_tiles`.
         before: (tiles, W) where the row of each lane begins in `grad_before`, the gradient of `order` - 1 inputs before
             the first, which are zeros.
+        kept: as in `lowrank_adjoint_tiles`.
         cotangents: (tiles, depth · 2 · W) zeros; replaced by those of the initial states.
         power_totals: (tiles, depth · 2 · order · W) float64; gradients of the powers of B̄ are added.
     """
@@ -194,7 +197,8 @@ def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
     stride, per_slot = 2 * (slots | 1) * w, 2 * rank * w
     pack, turned_pack = aligned(packs, packs.shape[1]), aligned(packs, packs.shape[1])
     power = aligned(powers, powers.shape[1])
-    kept, now = aligned(packs, max(blocks, 1) * count * w), aligned(packs, count * w)
+    known = kept.shape[0] > 0
+    found, now = aligned(packs, 1 if known else max(blocks, 1) * count * w), aligned(packs, count * w)
     x, n = aligned(packs, depth * stride), aligned(packs, depth * stride)
     s, turned = aligned(packs, slots * per_slot), aligned(packs, slots * per_slot)
     low_rank, scratch = aligned(packs, 2 * depth * w), aligned(packs, per_mode)
@@ -207,10 +211,11 @@ def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
         copy(packs[tile % packs.shape[0]], 0, pack, 0, packs.shape[1] // w)
         copy(turned_packs[tile % packs.shape[0]], 0, turned_pack, 0, packs.shape[1] // w)
         copy(powers[tile % packs.shape[0]], 0, power, 0, powers.shape[1] // w)
+        states = kept[tile] if known else found
         clear(now, count)
         start(pack, depth, rank, paired, group, 1, now, 2 * w, 0, s)
-        for b in range(blocks):
-            copy(now, 0, kept, b * count * w, count)
+        for b in range(0 if known else blocks):
+            copy(now, 0, found, b * count * w, count)
             if b < blocks - 1:
                 read_with_earlier(u, places, b * STEPS, STEPS, apart, earlier, inputs)
                 multiply(inputs, products, STEPS, order)
@@ -229,7 +234,7 @@ def lowrank_joint_adjoint_tiles(  # type: ignore[no-untyped-def]
             multiply(inputs, products, steps, order)
             read_signal(grad_y, places, begin, steps, apart, g, 0)
             for v in range(depth):
-                copy(kept, (b * count + 2 * v) * w, x, v * stride, 2)
+                copy(states, (b * count + 2 * v) * w, x, v * stride, 2)
             start(pack, depth, rank, paired, group, 1, x, stride, 0, s)
             joint_advance(
                 pack, power, depth, rank, paired, group, order, products, steps, x, stride, 1, low_rank, s, g, False
@@ -263,10 +268,11 @@ def lowrank_joint_scan(
     tiles = Tiles(system, u, "linear", 1, state_dtype)
     packs, powers, states, y = tiles.packs(), _powers(tiles, order), tiles.states_in(None), tiles.memory.empty(u.dtype)
     offsets, rows, group, rank, paired, _, _, given = tiles.arguments
+    kept = tiles.room_for_blocks()
 
     def work(first: int, end: int) -> None:
         lowrank_joint_tiles(
-            packs, powers, offsets, rows, group, rank, paired, order, given, tiles.memory.flat(y), states,
+            packs, powers, offsets, rows, group, rank, paired, order, given, tiles.memory.flat(y), states, kept,
             *tiles.steps, first, end,
         )  # fmt: skip
 
@@ -296,12 +302,13 @@ def lowrank_joint_vjp(
     totals = np.zeros((layout.tiles, layout.depth * tiles.components * layout.lanes))
     power_totals = np.zeros((layout.tiles, layout.depth * 2 * order * layout.lanes))
     offsets, rows, group, rank, paired, _, _, given = tiles.arguments
+    kept = tiles.kept_blocks()
 
     def work(first: int, end: int) -> None:
         lowrank_joint_adjoint_tiles(
             packs, turned_packs, powers, offsets, layout.row_of_lane * earlier, rows, group, rank, paired, order, given,
-            of_y, tiles.memory.flat(grad_u), grad_before.reshape(-1), cotangents, totals, power_totals, *tiles.steps,
-            first, end,
+            of_y, tiles.memory.flat(grad_u), grad_before.reshape(-1), kept, cotangents, totals, power_totals,
+            *tiles.steps, first, end,
         )  # fmt: skip
 
     share(work, layout.tiles, threads)

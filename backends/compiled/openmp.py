@@ -1,7 +1,7 @@
 """The threads on which torch computes, for other work.
 
-GNU's OpenMP keeps torch's threads awake for some milliseconds after each of torch's operations.  A thread of ours beside
-one of them gets half a core; on them it gets a whole one.
+GNU's OpenMP keeps torch's threads awake for some milliseconds after each of torch's operations.  A thread of ours
+beside one of them gets half a core, on them it gets a whole one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def team(threads: int) -> int:
 
 
 def run_together(work: Callable[[], None], size: int) -> None:
-    """Call work() on each of the `size` threads of a `team`, the calling one included; on fewer inside another such call.
+    """Call work() on each of the `size` threads of a `team`, this one included; on fewer inside another such call.
 
     Raises:
         BaseException: the first that one of them raised, after all have returned.

@@ -16,6 +16,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
+from .. import _kept
+
 _C: Any = torch._C
 Gradients = Callable[..., tuple[Any, ...]]
 Setup = Callable[[Any, tuple[Any, ...], Any], None]
@@ -27,7 +29,8 @@ def register_derivative(library: Any, operator: Any, setup: Setup, gradients: Gr
     Args:
         library: the torch.library.Library that defines the operator.
         operator: an overload that returns tensors or one list of them.
-        setup: setup(ctx, inputs, output) keeps what `gradients` needs.
+        setup: setup(ctx, inputs, output) keeps what `gradients` needs; `ctx.kept` are states that the operator has left
+            for `gradients`, as a tensor, or None.
         gradients: gradients(ctx, *cotangents) -> a gradient or None for each argument.
     """
     is_list = operator._schema.returns[0].type.kind() == "ListType"
@@ -35,8 +38,14 @@ def register_derivative(library: Any, operator: Any, setup: Setup, gradients: Gr
     def forward(ctx: Any, *given: Any) -> Any:
         *arguments, keyset = given
         # An autograd.Function turns gradients off inside, but what is inside may be another level of torch.func.
-        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), _C._AutoDispatchBelowAutograd():
+        with (
+            torch.enable_grad(),
+            forward_ad._set_fwd_grad_enabled(True),
+            _C._AutoDispatchBelowAutograd(),
+            _kept.recording() as kept,
+        ):
             results = operator.redispatch(keyset & _C._after_autograd_keyset, *arguments)
+        ctx.kept = torch.from_numpy(kept[0]) if len(kept) == 1 and is_plain() else None
         setup(ctx, tuple(arguments), results)
         return tuple(results) if is_list else results
 
@@ -62,6 +71,11 @@ def register_derivative(library: Any, operator: Any, setup: Setup, gradients: Gr
         return list(results) if is_list else results
 
     library.impl(operator._schema.name.partition("::")[2], not_traced(kernel), "Autograd", with_keyset=True)
+
+
+def is_plain() -> bool:
+    """Whether no transform of `torch.func` is at work, which may call an operator with other rows on the way back."""
+    return _C._functorch.peek_interpreter_stack() is None
 
 
 def _refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:

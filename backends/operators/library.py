@@ -12,9 +12,10 @@ from liquid_ssm.arrays import is_channels_last
 from liquid_ssm.backend import Backend
 from liquid_ssm.systems import DiagonalSystem, DPLRSystem
 
+from .. import _kept
 from .batching import Places, Results, batching_rule
 from .conjugation import marks_count
-from .differentiation import not_traced, register_derivative
+from .differentiation import is_plain, not_traced, register_derivative
 from .implementations import implementation, require_gradients
 from .memory import array_of, empty_signal, tensor_of
 
@@ -114,13 +115,15 @@ def operator(
 
 
 def remember(name: str, n_tensors: int) -> Callable[..., None]:
-    """A `setup_context` that keeps the inputs of an operator and nothing else."""
+    """A `setup_context` that keeps the inputs of an operator, and the states that it has left for its derivative."""
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         tensors, options = inputs[:n_tensors], inputs[n_tensors:]
         require_gradients(options[-1], next(t for t in tensors if t is not None).device.type, name)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
+        # Saved like tensors, they are let go after the backward pass.
+        ctx.save_for_backward(*tensors, *([] if ctx.kept is None else [ctx.kept]))
+        del ctx.kept
         ctx.options = options
 
     return setup
@@ -130,11 +133,13 @@ def differentiable(name: str, defined: Operator, backward: Operator, n_tensors: 
     """Register `backward(cotangents, tensors, options)` -> [gradient of each given tensor] as the derivative."""
 
     def gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        tensors, kept = saved[:n_tensors], saved[n_tensors:]
         absent = (None,) * len(ctx.options)
         if all(cotangent is None for cotangent in cotangents):
             return (*(None for _ in tensors), *absent)
-        found = iter(backward(*cotangents, *tensors, *ctx.options))
+        with _kept.handing(array_of(kept[0]) if kept and is_plain() else None):
+            found = iter(backward(*cotangents, *tensors, *ctx.options))
         given = [None if tensor is None else next(found) for tensor in tensors]
         return (*masked(ctx, given), *absent)
 

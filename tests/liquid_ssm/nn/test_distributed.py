@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from liquid_ssm.nn import SequenceModel
+from liquid_ssm.nn import MODELS, SequenceModel
 
 TRAIN = """
 import sys
@@ -30,14 +30,16 @@ distributed.destroy_process_group()
 """
 
 
-def run(folder, size):
-    command = [sys.executable, "-W", "error", "-c", TRAIN]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(size), str(folder)], stderr=subprocess.PIPE, text=True)
-        for rank in range(size)
-    ]
+def start(program, arguments):
+    """A process for each list of arguments; all must end well."""
+    command = [sys.executable, "-W", "error", "-c", program]
+    ranks = [subprocess.Popen([*command, *given], stderr=subprocess.PIPE, text=True) for given in arguments]
     errors = [rank.communicate(timeout=300)[1] for rank in ranks]
     assert not any(rank.returncode for rank in ranks), errors
+
+
+def run(folder, size):
+    start(TRAIN, [[str(rank), str(size), str(folder)] for rank in range(size)])
     return torch.load(folder / f"gradients{size}.pt", weights_only=True)
 
 
@@ -56,3 +58,38 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path, rounded, rounded_
     for name, gradient in one.items():
         assert bool(((two[name] - gradient).abs() <= 2 * errors[name]).all()), name
         assert gradient.abs().max() > 0
+
+
+HALVES = """
+import sys
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from liquid_ssm.nn import MODELS, SequenceModel
+
+rank, folder, *names = int(sys.argv[1]), *sys.argv[2:]
+distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+for name in names:
+    torch.manual_seed(0)
+    model = SequenceModel(2, 3, n_channels=4, layer=lambda features: MODELS[name](features, 6, backend="first"))
+    halves = torch.randn(2, 2, 70, 2)
+    alone = []
+    for half in halves:
+        model.zero_grad()
+        model(half).square().mean().backward()
+        alone.append([p.grad.clone() for p in model.parameters()])
+    model.zero_grad()
+    parallel = DistributedDataParallel(model)
+    parallel(halves[rank]).square().mean().backward()
+    for (key, p), first, second in zip(model.named_parameters(), *alone, strict=True):
+        assert torch.equal(p.grad, (first + second) / 2), (name, key)
+        assert not torch.equal(first, second), (name, key)
+distributed.destroy_process_group()
+"""
+
+
+def test_gradients_are_the_mean_of_those_of_the_parts_of_a_batch(tmp_path):
+    """In every bit: halving is exact, and a sum of two has one order."""
+    models = {"liquid_s4": "dplr", "liquid_s4_kb": "dplr", "liquid_s4_pb": "dplr", "s5": "mimo", "s4d_lin": "diagonal"}
+    assert {name: MODELS[name](4, 6).structure for name in models} == models
+    start(HALVES, [[str(rank), str(tmp_path), *models] for rank in range(2)])
