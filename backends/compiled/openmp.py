@@ -34,7 +34,8 @@ def team(threads: int) -> int:
     As many as torch's own operations have, since threads end and begin where that number changes.
     """
     torch = sys.modules.get("torch")
-    if torch is None or _is_child or not hasattr(torch, "get_num_threads"):
+    # Its threads would end, not work, once the interpreter does.
+    if torch is None or _is_child or sys.is_finalizing() or not hasattr(torch, "get_num_threads"):
         return 0
     size = int(torch.get_num_threads())
     return size if 1 < threads <= size and _parallel(torch.__file__) is not None else 0

@@ -60,6 +60,11 @@ def test_a_team_is_as_large_as_torchs(four_threads):
     assert [team(n) for n in (1, 2, 3, 4, 5)] == [0, 4, 4, 4, 0]
 
 
+def test_there_is_none_while_the_interpreter_ends(four_threads, monkeypatch):
+    monkeypatch.setattr(openmp.sys, "is_finalizing", lambda: True)
+    assert team(2) == 0
+
+
 def test_without_torch_there_is_none():
     code = "import sys; from liquid_ssm.backends.compiled.openmp import team; print('torch' in sys.modules, team(2))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
