@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -50,6 +51,7 @@ def test_no_more_threads_than_asked_for_share_the_work(four_threads, monkeypatch
         seen.add(threading.get_native_id())
         if end <= 3:
             together.wait()
+        time.sleep(0.001)  # so long that whoever else could would take a piece
 
     share(work, 200, 3, 1)
     assert len(seen) == 3
