@@ -26,11 +26,12 @@ _local = _Local()
 
 
 @contextmanager
-def recording() -> Iterator[list[Array]]:
-    """Backward passes will follow what is computed inside: `keep` fills the list."""
-    before, _local.record = _local.record, []
+def recording(follows: bool) -> Iterator[list[Array]]:
+    """`keep` fills the list inside, if a backward pass of the same arguments follows; else it stays empty."""
+    record: list[Array] = []
+    before, _local.record = _local.record, record if follows else None
     try:
-        yield _local.record
+        yield record
     finally:
         _local.record = before
 

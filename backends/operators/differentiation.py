@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
@@ -43,7 +42,7 @@ def register_derivative(library: Any, operator: Any, setup: Setup, gradients: Gr
             torch.enable_grad(),
             forward_ad._set_fwd_grad_enabled(True),
             _C._AutoDispatchBelowAutograd(),
-            _kept.recording() if is_plain() else nullcontext([]) as kept,
+            _kept.recording(is_plain()) as kept,
         ):
             results = operator.redispatch(keyset & _C._after_autograd_keyset, *arguments)
         ctx.kept = torch.from_numpy(kept[0]) if len(kept) == 1 else None
