@@ -11,6 +11,7 @@ import pytest
 
 import liquid_ssm as ls
 from liquid_ssm import backend as contract
+from liquid_ssm.backends.compiled.chunk_gradients import CHUNKS
 from liquid_ssm.backends.numba_backend import NumbaBackend, float64_state
 from liquid_ssm.backends.numpy_backend import NumPyBackend
 from liquid_ssm.errors import BackendRejected, ParameterError, ShapeError
@@ -182,14 +183,14 @@ def test_gradients_of_linear_recurrences_take_chunks():
 
     adjacent = ModeSpec("kb", 2, correlations="adjacent")
     for spec in (ModeSpec("s4"), ModeSpec("pb", 3), ModeSpec("kb", 1), replace(adjacent, window=8)):
-        assert chunk_of(spec) == 64
+        assert chunk_of(spec) == CHUNKS[0]
         assert chunk_of(spec, dtype="float64") is None
         assert chunk_of(spec, structure="dplr") is None
         assert chunk_of(spec, backend=float64_state()) is None
     # Other recurrences; one for all orders of `kb`, but one for each where states are carried.
     for spec in (ModeSpec("liquid"), ModeSpec("truncated", 3), ModeSpec("kb", 3), adjacent):
         assert chunk_of(spec) is None
-    assert chunk_of(adjacent, state=True) == 64
+    assert chunk_of(adjacent, state=True) == CHUNKS[0]
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "dplr"])
