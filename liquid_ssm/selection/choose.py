@@ -286,7 +286,9 @@ class Selection:
             self.compiled += t.compiling
             if seconds > most:
                 t.status = "not tried"
-                t.reason = f"{few} of {whole} rows take {_seconds(seconds)}, all of them {_seconds(best)} by another"
+                t.reason = (
+                    f"{few} of {whole} rows take about {_seconds(seconds)}, all of them {_seconds(best)} by another"
+                )
                 return
             t.estimate = seconds * whole / few
             if whole > 16 * few and t.estimate > self.budget / 100:

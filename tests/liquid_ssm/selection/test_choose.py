@@ -287,7 +287,7 @@ def test_who_is_too_slow_is_not_asked_for_the_whole_length(monkeypatch):
         selection._estimate(t, 40e-4 if t is slow else np.inf)
     assert (fast.status, fast.estimate) == ("", pytest.approx(40e-4))
     assert slow.status == "not tried"
-    assert "4 of 4 rows take 0.4 s, all of them 4 ms by another" in slow.reason
+    assert "4 of 4 rows take about 0.4 s, all of them 4 ms by another" in slow.reason
     of_fast, of_slow = (4 * 4 + 3 * 10 + 3 * 40) * 1e-4, (4 * 4 + 10) * 1e-2
     assert selection.left == pytest.approx(selection.budget - of_fast - of_slow)
 
