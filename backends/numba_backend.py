@@ -629,6 +629,37 @@ class NumbaBackend(Backend):
             return None
         return module.prepared(system, shape, dtype, liquid=spec.mode == "liquid", **options)  # type: ignore[no-any-return]
 
+    def sampled_rows(
+        self,
+        Lambda: Array,
+        B: Array,
+        C: Array,
+        P: Array,
+        step_sizes: Array,
+        u: Array,
+        dt: Array,
+        kind: Literal["linear", "liquid", "driven"],
+        order: int = 1,
+    ) -> Any:
+        """The bilinear recurrence of a continuous system whose steps have intervals of their own, and its adjoint.
+
+        Computed in float64 whatever u is, threads as in other calls; y and the gradient of u are rounded once.
+
+        Args:
+            Lambda, B, C: (H, M) complex128, one mode of each conjugate pair.
+            P: (R, H, M) complex128, R = 0 for a diagonal system.
+            step_sizes: (H,) float64.
+            u: (batch, H, L), C-contiguous.
+            dt: (batch, L) float64, factors of the step sizes.
+            kind: `linear`, of any order, each one driven by that below it; `liquid`, or `driven`, which is
+                `bilinear-exact`, of order 1.
+
+        Returns:
+            A `compiled.sampled.SampledRows`, to be run and run back.
+        """
+        module = _module("sampled")
+        return module.SampledRows(module.Parameters(Lambda, B, C, P, step_sizes), u, dt, kind, order, self.threads)
+
     def _factors(self, system: System, spec: ModeSpec) -> Array | None:
         """Of `pb` its responses, of windowed `kb` the heads of its kernels."""
         if spec.mode == "pb" and spec.order > 1:

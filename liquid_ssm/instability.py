@@ -51,7 +51,9 @@ def raise_not_finite(
     limit = min(bounds)
     largest = float(np.abs(u).max(initial=0.0))
     advice = (
-        "its transition alone does not contract, so no input is safe; use the bilinear or zoh discretisation."
+        "its transition alone does not contract (|ā| is not below 1, or rounds to 1), so no input is safe: a decay or "
+        "a step size has left its range, as by a learning rate too high, or the discretisation is euler, where "
+        "bilinear and zoh contract."
         if limit <= 0
         else f"|u| < {limit:.3g} is a bound below which the liquid state stays bounded; scale u down or reduce dt."
     )

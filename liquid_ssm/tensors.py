@@ -247,6 +247,18 @@ def _refuse(backend: Backend, problem: Problem) -> None:
         )
 
 
+def require_tensor(name: str, value: Any, *, whole: bool = False) -> None:
+    """Raise a `DTypeError` unless this is a tensor of real numbers.
+
+    Args:
+        whole: whole numbers will do.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise DTypeError(f"{name} is a {type(value).__name__}; give a torch tensor, as of torch.as_tensor.")
+    if not value.is_floating_point() and (not whole or value.is_complex() or value.dtype == torch.bool):
+        raise DTypeError(f"{name} has dtype {value.dtype}; give real numbers, as with .float().")
+
+
 def has_numbers(tensor: torch.Tensor) -> bool:
     """Whether the values may be looked at: not while a compiler or a function transform only traces them."""
     if torch.compiler.is_compiling() or tensor.is_meta:

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from inspect import signature
 from itertools import pairwise
 from math import inf, isfinite, log10, nan
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -22,17 +24,25 @@ from ..modes import State
 from ..problem import ModeSpec
 from ..registry import FIRST, default_backend
 from ..tensors import checked, problem_of_tensors
-from .discretize import ADAMS_BASHFORTH
+from . import sampled_compiled, sampled_correlations
+from .discretize import ADAMS_BASHFORTH, BILINEAR_EXACT
 from .exact_step import largest_gain
 from .layer import SSMLayer
+from .liquid_time_constant import LTC
 from .multistep import MultistepState, largest_root, scan_by_steps
+from .padding import mask
 from .regularisation import LayerInput, recorded_inputs
+from .sampling import MODES
 from .stability import clamped, gain, layer_limit, sampled_limit, transition
 
 # States are looked at at the ends of so many pieces of the signal.
 _PIECES = 32
 # Of inputs that leave the first order alone.
 _SMALL = 2.0**-30
+_NOT_FINITE = (
+    "{} NaN or infinite values, though u is finite: numbers left the range of their dtype, or a parameter is not "
+    "finite; scale u down."
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,8 @@ class LayerDiagnosis:
 
     Attributes:
         name, mode, structure: of the layer; the mode with its options.
-        backend: that computed this call.
+        backend: that computed this call, or that none was selected, where selection met the failure.  Steps by numba's
+            kernels include those that the kernels leave to torch: near a pole, and after an overflow.
         certificate: that chose it; None where the fixed order or the layer did.
         largest_input: the largest |u| [units of u].
         gain: the largest |ā + b̄ u| of the recurrence (`stability.gain`), above 1 where a state may grow; with dt that
@@ -87,8 +98,9 @@ class Diagnosis:
     """The layers of a model, in the order of their calls.
 
     Attributes:
-        layers: those that were reached.
-        failure: what `UnstableRecurrence` said if the last of them left the range of its dtype, else None.
+        layers: those that were reached with finite inputs, and have finite parameters.
+        failure: what `UnstableRecurrence` said, or what was given NaN or infinite values or has them as its output,
+            though u is finite; else None.
     """
 
     layers: tuple[LayerDiagnosis, ...]
@@ -128,41 +140,120 @@ def diagnose(
 
     Args:
         model: an `SSMLayer`, or any module with some in it.
-        u: what the model takes.
+        u: what the model takes, a tensor.
         orders: liquid orders of mode `liquid` that are told apart.
         rows: rows of the batch for decades and orders; gain and largest input are of all rows.
-        dead: share of energy below which a mode is dead; None for the unit roundoff's double, `finfo.eps`, of the
-            layer's dtype.
+        dead: share of energy, from 0 to 1, below which a mode is dead; None for the unit roundoff's double,
+            `finfo.eps`, of the layer's dtype.
         forward_options: more of what the model takes, such as lengths, rate or dt.
 
     Raises:
-        ParameterError: no `SSMLayer` was called, a state was given to one, or a number is outside its range.
+        ParameterError: no `SSMLayer` was called, a state was given to one, u is no tensor, u is not finite and so the
+            model fails, or a number is outside its range.
     """
     for name, value in (("orders", orders), ("rows", rows)):
-        if value < 1:
-            raise ParameterError(f"{name} is {value}; the least is 1.")
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ParameterError(f"{name} is {value!r}; give a whole number from 1.")
+    if dead is not None and (isinstance(dead, bool) or not isinstance(dead, Real) or not 0 <= dead <= 1):
+        raise ParameterError(f"dead is {dead!r}; it is a share of energy, from 0 to 1, or None.")
+    if not isinstance(u, torch.Tensor):
+        raise ParameterError(f"u is a {type(u).__name__}; a torch tensor is wanted: give torch.as_tensor(u).")
+    if not any(isinstance(module, SSMLayer) for module in model.modules()):
+        raise _nothing_called(model)
     training = {module: module.training for module in model.modules()}
-    failure = None
     with torch.no_grad(), recorded_inputs(model) as inputs:
         model.eval()
         try:
-            model(u, **forward_options)
-        except UnstableRecurrence as error:
-            failure = str(error)
+            failure = _run(model, u, forward_options)
         finally:
             for module, mode in training.items():
                 module.training = mode
-        if not inputs:
-            raise ParameterError(
-                f"{type(model).__name__} called no SSMLayer; give a model that has one and is not compiled."
-            )
+        if not inputs and failure is None:
+            raise _nothing_called(model)
         calls: Counter[str] = Counter()
         found = []
         for given in inputs:
             calls[given.name] += 1
             name = given.name if calls[given.name] == 1 else f"{given.name} (call {calls[given.name]})"
-            found.append(_diagnosed(name, given, orders, rows, dead))
+            if all(bool(torch.isfinite(part).all()) for part in (given.u, *given.layer.parameters())):
+                found.append(_diagnosed(name, given, orders, rows, dead))
     return Diagnosis(tuple(found), failure)
+
+
+def _nothing_called(model: nn.Module) -> ParameterError:
+    others = any(isinstance(module, LTC) for module in model.modules())
+    return ParameterError(
+        f"{type(model).__name__} called no SSMLayer; give a model that has one and is not compiled."
+        + (" Layers of class LTC hold no modes and are not reported." if others else "")
+    )
+
+
+def _run(model: nn.Module, u: torch.Tensor, options: dict[str, Any]) -> str | None:
+    """Run the model; what left the range of its dtype, if anything did.
+
+    Raises:
+        ParameterError: the model's, for any other reason; or that u is not finite.
+    """
+    last: dict[str, Any] = {}
+
+    def watch(name: str, layer: nn.Module) -> Any:
+        parameters = signature(type(layer).forward)
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            last.update(name=name, given=parameters.bind(layer, *args, **kwargs).arguments)
+
+        return layer.register_forward_pre_hook(hook, with_kwargs=True)
+
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (SSMLayer, LTC))]
+    handles = [watch(name or type(module).__name__, module) for name, module in layers]
+    cause: Exception | None = None
+    try:
+        outputs = model(u, **options)
+        if not any(bool(_bad(part, u, options).any()) for part in _tensors(outputs)):
+            return None
+        failure = _NOT_FINITE.format(f"the output of {type(model).__name__} holds")
+    except UnstableRecurrence as error:
+        cause, failure = error, str(error)
+    except ParameterError as error:
+        if not last or not bool(_bad(last["given"]["u"], last["given"]["u"], last["given"]).any()):
+            raise
+        cause, failure = error, _NOT_FINITE.format(f"{last['name']} was given")
+    finally:
+        for handle in handles:
+            handle.remove()
+    bad = _bad(u, u, options).nonzero()
+    if len(bad):
+        first = tuple(bad[0].tolist())
+        axes = ("batch", "step", "channel") if u.ndim == 3 else [f"axis {i}" for i in range(u.ndim)]
+        at = ", ".join(f"{axis} {i}" for axis, i in zip(axes, first, strict=True))
+        raise ParameterError(
+            f"u holds {len(bad)} value(s) that are NaN or infinite; the first is {u[first].item()} at {at}. Replace "
+            "or cut them."
+        ) from cause
+    return failure
+
+
+def _bad(values: torch.Tensor, u: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    """Where values are NaN or infinite; not in what `lengths` of the options leave out of u, if they have its axes."""
+    bad = ~torch.isfinite(values)
+    lengths = options.get("lengths")
+    if lengths is not None and bool(bad.any()):
+        lengths = torch.as_tensor(lengths)
+        shape = u.shape[: lengths.ndim + 1]  # of pairs, lengths have two axes
+        if bad.shape[: len(shape)] == shape:
+            rows = lengths.numel(), shape[-1]
+            bad &= mask(lengths.flatten(), rows, options.get("padding", "right"), u.device).view(
+                *shape, *(1,) * (bad.ndim - len(shape))
+            )
+    return bad
+
+
+def _tensors(outputs: Any) -> list[torch.Tensor]:
+    """What a model gives, but for states that have parts."""
+    if isinstance(outputs, dict):
+        outputs = tuple(outputs.values())
+    parts = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+    return [part for part in parts if isinstance(part, torch.Tensor)]
 
 
 def _diagnosed(name: str, given: LayerInput, orders: int, rows: int, dead: float | None) -> LayerDiagnosis:
@@ -228,22 +319,36 @@ def _driven(given: LayerInput, u: torch.Tensor) -> torch.Tensor:
 def _backend_of(given: LayerInput) -> tuple[str, str | None]:
     """The backend of this call, found as the call finds it, and its certificate."""
     layer = given.layer
-    if given.dt is not None:
-        return "torch, step by step (dt)", None
-    if layer.integrates:
-        return f"torch, step by step ({layer.discretization})", None
+    if given.dt is not None or layer.integrates:
+        by = "numba" if _is_compiled(given) else "torch"
+        return f"{by}, step by step ({layer.discretization if given.dt is None else 'dt'})", None
     system, u = layer.system(given.rate), given.u.transpose(1, 2).contiguous()
     wanted, certificate = layer.backend, None
     if wanted in (None, "auto", "certified-only"):
         from ..selection.auto import selected
 
         strict = wanted == "certified-only"
-        wanted, found = selected(system, u, layer.spec, tolerance=layer.tolerance, strict=strict)
+        try:
+            wanted, found = selected(system, u, layer.spec, tolerance=layer.tolerance, strict=strict)
+        except UnstableRecurrence:
+            return "none: selection met the failure", None
         certificate = None if found is None else found.id
     if wanted == FIRST:
         problem = problem_of_tensors(*checked(system, u), layer.spec, gradient=False, state=False)
         wanted = default_backend(problem).backend
     return wanted.name if isinstance(wanted, Backend) else str(wanted), certificate
+
+
+def _is_compiled(given: LayerInput) -> bool:
+    """Whether numba's kernels compute the steps of this call, as `scan_by_steps` and `scan_sampled` decide it."""
+    layer, method, terms = given.layer, given.layer.discretization, given.layer.spec
+    if method == ADAMS_BASHFORTH or sampled_correlations.takes(layer.structure, method, terms):
+        return False
+    if terms.mode not in MODES:
+        terms = ModeSpec("truncated", terms.order)
+    elif method == BILINEAR_EXACT:
+        terms = ModeSpec("s4")
+    return sampled_compiled.takes(layer.structure, method, terms, layer.backend, given.u.transpose(1, 2))
 
 
 class _Fine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,15 @@ from ..errors import LiquidSSMError, ParameterError, ShapeError, unknown_name
 from ..initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
 from ..modes import require_mode
 from ..problem import DEFAULT_ORDER, ModeSpec
-from ..registry import FIRST
+from ..registry import AUTO, CERTIFIED_ONLY, FIRST, backend_names
 from ..systems import System
-from ..tensors import has_numbers
+from ..tensors import has_numbers, require_tensor
 from .discretize import ADAMS_BASHFORTH, INTEGRATORS, METHODS
 from .latest import Latest
 from .multistep import scan_by_steps, starting_state
-from .padding import mask, run_padded
-from .parameters import ContinuousParameters, require_finite_parameters
+from .padding import mask, require_padding, run_padded
+from .parameters import PARTS, ContinuousParameters, require_finite_parameters
+from .sampled_compiled import BACKEND as COMPILED
 from .sampled_correlations import require_one_interval
 from .stability import clamped, layer_limit, require_max_gain, sampled_limit
 
@@ -48,14 +50,15 @@ class SSMLayer(nn.Module):
 
     Args:
         n_channels: H.
-        n_state: N; N/2 modes are stored, one of each conjugate pair.
+        n_state: N; N/2 modes are stored, one of each conjugate pair, and of an odd N, as in the published code,
+            (N − 1)/2.
         mode, order, correlations, window: the mode, as in `liquid_ssm.apply`.
         structure: `diagonal` (S4D), `dplr` (S4) or `mimo` (S5: one state for all channels); that of `init` if None.
         init: initial parameters, one of `liquid_ssm.initialize`; `s4d-lin`, `legs` and `s5` by structure if None.  Or
             a `ContinuousSystem` with the parameters themselves.
         discretization: `euler`, `bilinear` or `zoh`; None for that of `init`.  In mode `liquid` also `adams-bashforth`
-            and `bilinear-exact`, which integrate Eq. 10 itself (`liquid_ssm.integrators`): computed by torch, step by
-            step, whatever else is installed.
+            and `bilinear-exact`, which integrate Eq. 10 itself (`liquid_ssm.integrators`), step by step; nothing is
+            selected for them.
         bidirectional: adds the same system, with output vectors of its own, run from the end to the start: y_k then
             depends on every input, and there is no state and no `step`.
         reverse_lag: the second direction of y_k begins at u_{k + reverse_lag}: at 0, the present input; at 1, the next
@@ -111,8 +114,7 @@ class SSMLayer(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if backend not in SELECTING:
-            require_no_selection(backend, tolerance, recheck)
+        _require_selection(backend, tolerance, recheck)
         if seed is None:
             seed = int(torch.randint(2**31, ()))
         if isinstance(init, ls.ContinuousSystem):
@@ -131,6 +133,12 @@ class SSMLayer(nn.Module):
             system = _scaled(system, liquid_scale)
         self.spec = ModeSpec(mode, order, correlations, window)
         require_mode(system.discretize(discretization) if discretization in INTEGRATORS else system, self.spec)
+        full = system.structure == "dplr" and discretization == "zoh"
+        if full and self.spec.order > 1 and (mode == "pb" or (mode == "kb" and window is not None)):
+            raise ParameterError(
+                f"{self.spec.label} has no recurrence for the full matrix that 'zoh' makes of a dplr system; use "
+                "discretization='bilinear' or 'euler', or mode 's4', 'liquid', 'truncated' or 'kb' without window."
+            )
         self.n_state = n_state
         self.discretization = discretization
         if reverse_lag not in (0, 1) or (reverse_lag and not bidirectional):
@@ -142,6 +150,11 @@ class SSMLayer(nn.Module):
         if bidirectional:
             size = np.sqrt(0.5) / (liquid_scale or 1.0)
             reverse = torch.tensor(random.normal(scale=size, size=(*system.C.shape, 2)))
+        if isinstance(frozen, str) or not isinstance(frozen, Collection):
+            raise ParameterError(f"frozen is {frozen!r}; give a tuple of names, such as ('Lambda',).")
+        for part in frozen:
+            if part not in (*PARTS, "D"):
+                raise unknown_name("part", part, (*PARTS, "D"))
         self.continuous = ContinuousParameters(
             system, frozen=[part for part in frozen if part != "D"], C_reverse=reverse
         )
@@ -207,7 +220,7 @@ class SSMLayer(nn.Module):
             state: x_{-1}, as an earlier call or `initial_state` returned it; None is rest.
             rate: factor of every step size, 2 for a signal that is sampled half as often.
             dt: intervals between samples relative to those of training, (batch, length): entry k is the time from
-                sample k−1 to sample k.  Modes `s4`, `liquid`, `truncated`, and `kb` and `pb` without window, but `kb`
+                sample k−1 to sample k.  Step by step, without selection.  Modes `s4`, `liquid`, `truncated`, and `kb` and `pb` without window, but `kb`
                 over all index tuples only for `diagonal`.
             padding: `right` or `left`: where rows shorter than the longest are padded.
             return_state: also return the state after the last true input of each row.
@@ -223,6 +236,9 @@ class SSMLayer(nn.Module):
             once to the layer's dtype; D u adds one product and one sum.
         """
         self._check(u)
+        require_padding(padding)
+        if dt is not None:
+            require_tensor("dt", dt, whole=True)
         if self.bidirectional and (state is not None or return_state):
             raise ParameterError("a bidirectional layer has no state; leave state and return_state out.")
         half = u.dtype in (torch.bfloat16, torch.float16)
@@ -269,8 +285,13 @@ class SSMLayer(nn.Module):
         Without gradients the discrete system is kept from step to step, for as long as no parameter has changed in any
         bit.  dt is the interval before this sample, (batch,).
         """
-        if u_k.ndim != 2:
+        require_tensor("u_k", u_k)
+        if u_k.ndim != 2 or u_k.shape[1] != self.n_channels:
             raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; step takes (batch, {self.n_channels}).")
+        if dt is not None:
+            require_tensor("dt", dt, whole=True)
+            if tuple(dt.shape) != u_k.shape[:1]:
+                raise ShapeError(f"dt has shape {tuple(dt.shape)}; one interval per row is ({len(u_k)},).")
         if dt is None and not torch.is_grad_enabled() and not self.bidirectional and not self.integrates:
             try:
                 found = self._latest.step(self, u_k, state, rate)
@@ -284,7 +305,13 @@ class SSMLayer(nn.Module):
         return y[:, 0], final
 
     def initial_state(self, batch: int) -> State:
-        """Rest: the state before the first input."""
+        """Rest: the state before the first input.
+
+        Raises:
+            ParameterError: the layer is bidirectional, and has none.
+        """
+        if self.bidirectional:
+            raise ParameterError("a bidirectional layer has no state; leave state and return_state out.")
         like = self.continuous.log_dt.new_empty((batch, self.n_channels, 0), dtype=self.continuous.dtype)
         return self._starting_state(like, None)
 
@@ -347,11 +374,18 @@ class SSMLayer(nn.Module):
     ) -> tuple[torch.Tensor, State | None]:
         if dt is not None or self.integrates:
             self._require_backend()
+            if dt is not None and self.structure == "dplr" and self.discretization == "zoh":
+                raise ParameterError(
+                    "dt does not go with 'zoh' of a dplr system, a full matrix for each interval; allowed with it: "
+                    "euler, bilinear. For one interval everywhere use rate."
+                )
             every = self.continuous.intervals(u, rate) if dt is None else dt * rate
             if self.max_gain is not None:
                 u = clamped(u, sampled_limit(self, every).to(u.dtype))
             how = self.discretization, self.spec
-            return scan_by_steps(self.continuous, *how, u, every, state, rate=rate, reverse=reverse)
+            return scan_by_steps(
+                self.continuous, *how, u, every, state, rate=rate, reverse=reverse, backend=self.backend
+            )
         require_one_interval(state)
         system = self.system(rate, reverse=reverse)
         if self.max_gain is not None:
@@ -375,14 +409,14 @@ class SSMLayer(nn.Module):
         if not self.integrates:
             return
         for name, value, allowed in (
-            ("backend", self.backend, (None, "auto", FIRST, "torch")),
+            ("backend", self.backend, (None, AUTO, FIRST, COMPILED, "torch")),
             ("tolerance", self.tolerance, (None,)),
             ("recheck", self.recheck, (0,)),
         ):
             if value not in allowed:
                 raise ParameterError(
-                    f"{name} is {value!r}, but discretization {self.discretization!r} has one way of being "
-                    f"computed, by torch; leave {name} out, or discretise with {', '.join(METHODS)}."
+                    f"{name} is {value!r}, but nothing is selected for discretization {self.discretization!r}; leave "
+                    f"{name} out, or discretise with {', '.join(METHODS)}."
                 )
 
     def _require_finite_feedthrough(self, D: torch.Tensor) -> None:
@@ -391,11 +425,24 @@ class SSMLayer(nn.Module):
             require_finite_parameters(self)
 
     def _check(self, u: torch.Tensor) -> None:
+        require_tensor("u", u)
         if u.ndim != 3 or u.shape[2] != self.n_channels:
             raise ShapeError(
                 f"u has shape {tuple(u.shape)}; this layer takes (batch, length, {self.n_channels}). "
                 + ("Add the missing axis." if u.ndim != 3 else "Swap axes of a (batch, channels, length) signal.")
             )
+
+
+def _require_selection(backend: Any, tolerance: Any, recheck: Any) -> None:
+    """Raise a `ParameterError` for an unknown backend, or options of selection that are none or do not go with it."""
+    if isinstance(backend, str) and backend not in (*SELECTING, FIRST, *backend_names()):
+        raise unknown_name("backend", backend, (AUTO, CERTIFIED_ONLY, FIRST, *backend_names()))
+    if tolerance is not None and not (isinstance(tolerance, Real) and 0 <= tolerance < math.inf):
+        raise ParameterError(f"tolerance is {tolerance!r}; give a number of at least 0, or None.")
+    if not (isinstance(recheck, Real) and 0 <= recheck <= 1):
+        raise ParameterError(f"recheck is {recheck!r}; it is a share of calls, from 0 to 1, such as 1e-4.")
+    if backend not in SELECTING:
+        require_no_selection(backend, tolerance, float(recheck))
 
 
 def _fitting(system: ls.ContinuousSystem, n_channels: int, n_state: int, structure: str | None) -> ls.ContinuousSystem:

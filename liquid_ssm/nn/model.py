@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ..errors import ParameterError, ShapeError, unknown_name
-from ..tensors import has_numbers
-from .block import Block
+from ..errors import DTypeError, ParameterError, ShapeError, unknown_name
+from ..instability import require_finite_input
+from ..tensors import all_finite_there, has_numbers, require_tensor
+from .block import Block, out_of_range
 from .layer import SSMLayer
 from .normalisation import normalisation
-from .padding import handed_on, mask
+from .padding import handed_on, mask, require_padding
+from .parameters import require_finite_parameters
 
 POOLINGS = ("last", "mean", "none")
 
@@ -71,6 +75,10 @@ class SequenceModel(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise unknown_name("pooling", pooling, POOLINGS)
+        sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_layers": n_layers, "n_channels": n_channels}
+        for name, size in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+                raise ParameterError(f"{name} is {size!r}; give a whole number from 1.")
         if layer is not None and options:
             raise ParameterError(f"{', '.join(options)}: options of SSMLayer do not go with a layer that is given.")
         make = layer or (lambda features: SSMLayer(features, **options))
@@ -104,17 +112,27 @@ class SequenceModel(nn.Module):
             (batch, n_outputs), with pooling `none` (batch, length, n_outputs); and the state if it is asked for.
 
         Raises:
-            ShapeError, ParameterError: what was given does not fit; a row without steps has no last one and no mean.
+            ShapeError, ParameterError, DTypeError: what was given does not fit; a row without steps has no last one and
+                no mean.
+            UnstableRecurrence: the state of a layer left the range of the dtype, as does any other number of the model
+                whose outputs would not be finite, or a parameter is no longer finite.
         """
+        self._check_rank(u)
+        require_padding(padding)
+        real = None
+        if lengths is not None:
+            real = mask(lengths, u.shape[:2], padding, u.device)
+            # Norms and sums look at what lies outside: NaN times a cotangent of 0 is NaN.
+            u = u.masked_fill(~real if self.tokens else ~real[..., None], 0)
         self._check(u)
         self._check_state(state)
-        real = None if lengths is None else mask(lengths, u.shape[:2], padding, u.device)
-        x = self.encoder(u)
+        x = self._encoded(u)
         finals = []
         for i, block in enumerate(self.blocks):
             before = None if state is None else state.layers[i]
             options = handed_on(real, block, Block)
-            x = block(x, lengths, before, rate, dt, padding=padding, return_state=return_state, **options)
+            run = partial(block, padding=padding, return_state=return_state, **options)
+            x = self._called(i, run, u, x, lengths, before, rate, dt)
             if return_state:
                 x, final = x
                 finals.append(final)
@@ -122,6 +140,7 @@ class SequenceModel(nn.Module):
             x = self.norm(x, real)
         x, total, count = self._pooled(x, real, padding, state)
         y = self.head(x)
+        self._require_finite(u, y)
         return (y, ModelState(tuple(finals), total, count)) if return_state else y
 
     def prefill(
@@ -146,18 +165,22 @@ class SequenceModel(nn.Module):
 
         With pooling `last` or `mean` the output is that of the sequence so far.
         """
+        self._check_rank(u_k, step=True)
+        self._check(u_k)
         self._check_state(state)
-        x = self.encoder(u_k)
+        x = self._encoded(u_k)
         finals = []
         for i, block in enumerate(self.blocks):
-            x, final = block.step(x, None if state is None else state.layers[i], rate, dt)
+            x, final = self._called(i, block.step, u_k, x, None if state is None else state.layers[i], rate, dt)
             finals.append(final)
         if self.norm is not None:
             x = self.norm(x)
         total = count = None
         if self.pooling == "mean":
             x, total, count = self._pooled(x[:, None], None, "right", state)
-        return self.head(x), ModelState(tuple(finals), total, count)
+        y = self.head(x)
+        self._require_finite(u_k, y)
+        return y, ModelState(tuple(finals), total, count)
 
     def initial_state(self, batch: int) -> ModelState:
         """Rest: the state before the first input."""
@@ -190,13 +213,59 @@ class SequenceModel(nn.Module):
         _require_steps(count)
         return total / count[:, None].clamp_min(1), total, count
 
+    def _encoded(self, u: torch.Tensor) -> torch.Tensor:
+        # An embedding takes no narrower whole numbers.
+        x: torch.Tensor = self.encoder(u.long() if self.tokens else u)
+        return x
+
+    def _called(self, i: int, run: Callable[..., Any], u: torch.Tensor, x: torch.Tensor, *given: Any) -> Any:
+        """run(x, …) of block i; where a layer refuses x because it is not finite, it is told what made it so."""
+        if torch.compiler.is_compiling():
+            return run(x, *given)
+        try:
+            return run(x, *given)
+        except ParameterError as error:
+            if has_numbers(x) and not bool(torch.isfinite(x).all()):
+                self._raise_not_finite(u, f"the input of block {i}", error)
+            raise
+
+    def _require_finite(self, u: torch.Tensor, y: torch.Tensor) -> None:
+        if has_numbers(y) and not all_finite_there(y.detach()):
+            self._raise_not_finite(u, "the output", None)
+
+    def _raise_not_finite(self, u: torch.Tensor, where: str, cause: Exception | None) -> None:
+        """Raise what is not finite first: inputs, parameters, or a number that is computed from them."""
+        if not self.tokens:
+            steps = u if u.ndim == 3 else u[:, None]
+            require_finite_input(steps.detach().movedim(1, 2).float().cpu().numpy())
+        require_finite_parameters(self, cause)
+        raise out_of_range(f"{where} of this model", u.float()) from cause
+
+    def _check_rank(self, u: torch.Tensor, *, step: bool = False) -> None:
+        """Raise a `DTypeError` or `ShapeError` unless u has the type and the axes that this model takes."""
+        axes = ["batch"] if step else ["batch", "length"]
+        if not self.tokens:
+            axes.append(str(self.n_inputs))
+        if not isinstance(u, torch.Tensor):
+            raise DTypeError(f"u is a {type(u).__name__}; give a torch tensor, as of torch.as_tensor.")
+        if u.ndim != len(axes) or not (self.tokens or u.shape[-1] == self.n_inputs):
+            wanted = ", ".join(axes) + ("," if len(axes) == 1 else "")
+            raise ShapeError(f"u has shape {tuple(u.shape)}; this model takes ({wanted}).")
+
     def _check(self, u: torch.Tensor) -> None:
-        wanted = "(batch, length)" if self.tokens else f"(batch, length, {self.n_inputs})"
-        if u.ndim != (2 if self.tokens else 3) or not (self.tokens or u.shape[2] == self.n_inputs):
-            raise ShapeError(f"u has shape {tuple(u.shape)}; this model takes {wanted}.")
-        if self.tokens and (u.is_floating_point() or u.is_complex()):
+        """Raise a `DTypeError` or `ParameterError` unless u has numbers that this model takes."""
+        if not self.tokens:
+            held = self.encoder.weight
+            require_tensor("u", u)
+            if u.dtype != held.dtype and held.is_floating_point() and not torch.is_autocast_enabled(u.device.type):
+                raise DTypeError(
+                    f"u has dtype {u.dtype}, this model's parameters {held.dtype}; give u.to({held.dtype}), or move "
+                    "the model with .to()."
+                )
+            return
+        if u.is_floating_point() or u.is_complex() or u.dtype == torch.bool:
             raise ParameterError(f"u has dtype {u.dtype}; tokens are whole numbers, as with .long().")
-        if self.tokens and u.numel() and has_numbers(u) and not 0 <= int(u.min()) <= int(u.max()) < self.n_inputs:
+        if u.numel() and has_numbers(u) and not 0 <= int(u.min()) <= int(u.max()) < self.n_inputs:
             raise ParameterError(
                 f"u holds tokens from {int(u.min())} to {int(u.max())}; this model's vocabulary is 0 to "
                 f"{self.n_inputs - 1}."
@@ -208,6 +277,11 @@ class SequenceModel(nn.Module):
             raise ParameterError(
                 f"state is that of {given}; give a ModelState of {len(self.blocks)} layers, as an earlier call or "
                 "initial_state returned it."
+            )
+        if state is not None and self.pooling == "mean" and (state.total is None or state.steps is None):
+            raise ParameterError(
+                "state has no sum of features (total, steps), which pooling 'mean' goes on from; give the ModelState "
+                "that an earlier call or initial_state of this model returned."
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..backend import Backend
 from ..errors import ParameterError, ShapeError
 from ..modes import initial_state
 from ..problem import ModeSpec
@@ -29,6 +30,7 @@ def scan_by_steps(
     *,
     rate: float | torch.Tensor = 1.0,
     reverse: bool = False,
+    backend: str | Backend | None = None,
 ) -> tuple[torch.Tensor, Any]:
     """`scan_multistep` for `adams-bashforth`, `scan_correlations` for what it takes, else `scan_sampled`; see there."""
     if method == ADAMS_BASHFORTH:
@@ -36,7 +38,7 @@ def scan_by_steps(
     if takes(parameters.structure, method, spec):
         # One direction: a bidirectional layer takes no dt.
         return scan_correlations(parameters, method, spec, u, dt, state, rate=rate)
-    return scan_sampled(parameters, method, spec, u, dt, state, reverse=reverse)
+    return scan_sampled(parameters, method, spec, u, dt, state, reverse=reverse, backend=backend)
 
 
 class MultistepState(NamedTuple):

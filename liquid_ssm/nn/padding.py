@@ -16,14 +16,19 @@ Run = Callable[..., tuple[torch.Tensor, Any]]
 SIDES = ("right", "left")
 
 
+def require_padding(padding: str) -> None:
+    """Raise a `ParameterError` unless it is one of `SIDES`."""
+    if padding not in SIDES:
+        raise unknown_name("padding", padding, SIDES)
+
+
 def mask(lengths: torch.Tensor, shape: tuple[int, ...], padding: str, device: torch.device) -> torch.Tensor:
     """True where a step belongs to its row, (batch, length).
 
     Raises:
         ShapeError, ParameterError: lengths are not (batch,) whole numbers from 0 to length, or an unknown side.
     """
-    if padding not in SIDES:
-        raise unknown_name("padding", padding, SIDES)
+    require_padding(padding)
     batch, length = shape
     lengths = torch.as_tensor(lengths, device=device)
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
@@ -82,7 +87,8 @@ def run_padded(
     if by is not None:
         x, dt = _rolled(x, by), None if dt is None else _rolled(dt, by)
     if return_state and not (rests and state is None):
-        y, final = _by_length(run, x, real.sum(1), state, rate, dt)
+        by_length = _by_length if has_numbers(real) else _by_powers_of_two
+        y, final = by_length(run, x, real.sum(1), state, rate, dt)
     else:
         y, final = run(x, state, rate, dt, return_state)
     if by is not None:
@@ -117,3 +123,35 @@ def _by_length(
         kind: Any = type(finals[0])
         return y, kind(*(None if part[0] is None else torch.cat(part)[back] for part in zip(*finals, strict=True)))
     return y, torch.cat(finals)[back]
+
+
+def _by_powers_of_two(
+    run: Run, x: torch.Tensor, lengths: torch.Tensor, state: Any, rate: Any, dt: torch.Tensor | None
+) -> tuple[torch.Tensor, Any]:
+    """`_by_length` within rounding, by pieces whose shapes do not depend on the lengths, as a compiler needs them.
+
+    Every length is a sum of different powers of two, which its row runs from the largest to the smallest.  A row that
+    has no such piece meanwhile runs zeros from rest, which stay what they are, and keeps the state that it had.
+    """
+    rest, final = (run(x[:, :0], start, rate, None if dt is None else dt[:, :0], True)[1] for start in (None, state))
+    y, n = torch.zeros_like(x), 1
+    while 2 * n <= x.shape[1]:
+        n *= 2
+    while n:
+        mine = (lengths & n) > 0
+        before = _chosen(mine, final, rest)
+        part = None if dt is None else dt[:, :n]
+        found, after = run(x[:, :n].masked_fill(~mine[:, None, None], 0.0), before, rate, part, True)
+        final = _chosen(mine, after, final)
+        # The steps to come stand at the front, the outputs found so far at the end.
+        x = _chosen(mine, x.roll(-n, 1), x)
+        dt = None if dt is None else _chosen(mine, dt.roll(-n, 1), dt)
+        y = _chosen(mine, torch.cat([y[:, n:], found], 1), y)
+        n //= 2
+    return _rolled(y, lengths), final
+
+
+def _chosen(mine: torch.Tensor, one: Any, other: Any) -> Any:
+    """Rows of one where mine (batch,), else of the other: tensors or states of one form."""
+    others = iter([part for part in other if part is not None] if isinstance(other, tuple) else [other])
+    return each_part(one, lambda part: torch.where(mine.view(-1, *(1,) * (part.ndim - 1)), part, next(others)))

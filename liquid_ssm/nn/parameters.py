@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -270,7 +271,7 @@ def require_finite_parameters(layer: Any, cause: Exception | None = None) -> Non
     """Raise an `UnstableRecurrence` that names the parameters which hold NaN or infinite values, if there are any.
 
     Args:
-        layer: a module with a `ContinuousParameters` as `continuous`.
+        layer: a module; the error names the channel if it has a `ContinuousParameters` as `continuous`.
         cause: what was raised because of them.
     """
     bad = {name: ~torch.isfinite(p) for name, p in layer.named_parameters() if p.numel() and has_numbers(p)}
@@ -278,10 +279,11 @@ def require_finite_parameters(layer: Any, cause: Exception | None = None) -> Non
     if not bad:
         return
     name, where = next(iter(bad.items()))
-    part, shared = name.rpartition(".")[2], layer.continuous.structure == "mimo"
+    part, continuous = name.rpartition(".")[2], getattr(layer, "continuous", None)
+    shared = continuous is not None and continuous.structure == "mimo"
     axis = 1 if part == "P" or (shared and part == "B") else 0
     # Λ and δt of one state for all channels belong to none of them.
-    owned = not shared or part in ("B", "C", "C_reverse", "D")
+    owned = continuous is not None and (not shared or part in ("B", "C", "C_reverse", "D"))
     counts = (f"{name} ({int(where.sum())} of {where.numel()} numbers)" for name, where in bad.items())
     raise UnstableRecurrence(
         f"parameters hold NaN or infinite values: {', '.join(counts)}. Training has diverged, and no later step "
@@ -307,6 +309,8 @@ def require_rate(rate: float | torch.Tensor) -> None:
             )
         if not has_numbers(rate):
             return
+    elif not torch.compiler.is_compiling() and not isinstance(rate, Real):
+        raise ParameterError(f"rate is {rate!r}; it is a positive factor of the step sizes.")
     if not 0 < rate < math.inf:
         raise ParameterError(f"rate is {float(rate)}; it is a positive factor of the step sizes.")
 

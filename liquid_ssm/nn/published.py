@@ -24,6 +24,8 @@ _DIAGONALS = {
     "log_A_real": ("A_imag", 1),
     "A_real": ("A_imag", -1),
 }
+# The minimal S4D, where B is 1, and the S4D of version 2, whose C is the product of C and B.
+_WITHOUT_B = ("log_A_real", "log_w_real")
 _STEPS = ("log_dt", "inv_dt")
 _LENGTHS = ("L", "l_kernel")
 # z is a function of omega alone.
@@ -78,7 +80,7 @@ def from_published(
         kernel_length: L of the length correction where the arrays do not tell; 0 where there was none.
         real_transform, dt_transform: what the published options of that name were (`real_type` in older versions):
             `exp`, `none`, `sigmoid` or `softplus`.
-        ignore: arrays that are no part of y = K * u + D u, by name or by the part before a dot: `output_linear`.
+        ignore: arrays that are no part of y = K * u + D u, by name or by the part before a dot: `("output_linear",)`.
         feedthrough: False for K alone, without D.
         bidirectional: what the published option of that name was, needed only where C has two channels and no D tells
             whether they are two directions or two outputs.
@@ -90,7 +92,7 @@ def from_published(
     Raises:
         ParameterError: arrays that are missing, that would change the function in a way that a layer has not
             (several output channels, untied step sizes), or that nothing is known about; an option that contradicts
-            the arrays; a file that cannot be read.
+            the arrays; a source of another type; a file that is missing or cannot be read.
         ShapeError, DTypeError: arrays that do not fit each other.
         BackendUnavailable: a `.safetensors` file without the package safetensors.
 
@@ -104,6 +106,8 @@ def from_published(
     decided = [name for name in options if name in _DECIDED]
     if decided:
         raise ParameterError(f"{', '.join(decided)}: decided by the arrays; leave it out.")
+    if isinstance(ignore, str):
+        raise ParameterError(f"ignore is the string {ignore!r}; it is a tuple of names: ignore=({ignore!r},).")
     arrays = _one_layer(read_state_dict(source), prefix, ignore, feedthrough)
     directions = _output_vectors(arrays, bidirectional)
     if not feedthrough:
@@ -256,6 +260,12 @@ def _parameters(
         raise ShapeError(f"P has shape {tuple(P.shape)}; with {real} of {(S, M)} it is (rank, {S}, {M}, 2).")
     if P is not None and "B" not in arrays:
         raise ParameterError("B is missing: S4, which has a low-rank part P, always has it.")
+    if "B" not in arrays and real not in _WITHOUT_B:
+        raise ParameterError(
+            f"B is missing: a published layer with {real} has it. Only the S4D with log_A_real (or log_w_real, which "
+            "has B in C) has none. Check the file; where B is 1, put it in: ones and zeros of shape "
+            f"{(S, M, 2)}."
+        )
 
     def each_channel(x: torch.Tensor, axis: int = 0) -> torch.Tensor:
         # Channel h has set h mod S.
@@ -340,6 +350,12 @@ def _logarithm(name: str, values: torch.Tensor, option: str, transform: str) -> 
         raise unknown_name(option, transform, _LOGARITHMS)
     if name.startswith("log_") and transform != "exp":
         raise ParameterError(f"{option} is {transform!r}, but {name} is a logarithm: leave the option out.")
+    if transform == "none" and (values <= 0).any():
+        raise ParameterError(
+            f"{name} holds {values.min().item():.6g}, but {option} is 'none': stored numbers are taken as they are for "
+            f"{'-Re λ' if option == 'real_transform' else 'dt'}, which is > 0. Leave the option out if they are "
+            "logarithms ('exp'), or pass what the published option of that name was."
+        )
     return _LOGARITHMS[transform](values.double())
 
 

@@ -55,30 +55,49 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        again = torch.is_grad_enabled()  # gradients of gradients are wanted
-        needed = ctx.needs_input_grad[3:]
-        with torch.enable_grad(), torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
-            # Apart from what they were computed from: a state comes from the parameters, too, by the pieces before.
-            given = [
-                tensor.view_as(tensor) if again else tensor.detach().requires_grad_(wanted)
-                for tensor, wanted in zip(ctx.saved_tensors, needed, strict=True)
-            ]
-            split = len(given) - len(ctx.names)
-            results = ctx.run(with_parameters(ctx.module, ctx.names, given[split:]), *given[:split])
-            pairs = [
-                (result, cotangent)
-                for result, cotangent in zip(results, cotangents, strict=True)
-                if cotangent is not None and result.requires_grad
-            ]
-            found = iter(
-                torch.autograd.grad(
-                    [result for result, _ in pairs],
-                    [tensor for tensor, wanted in zip(given, needed, strict=True) if wanted],
-                    [cotangent for _, cotangent in pairs],
-                    create_graph=again,
-                    allow_unused=True,
-                )
-                if pairs
-                else ()
+        found = differentiated(ctx.run, ctx.module, ctx.names, ctx.saved_tensors, ctx.needs_input_grad[3:], cotangents)
+        return (None, None, None, *found)
+
+
+def differentiated(
+    run: Run,
+    module: nn.Module,
+    names: Sequence[str],
+    tensors: Sequence[torch.Tensor],
+    needed: Sequence[bool],
+    cotangents: Sequence[torch.Tensor | None],
+) -> list[torch.Tensor | None]:
+    """Gradients of run(module, *given), computed now; recorded themselves where gradients are.
+
+    Args:
+        names: parameters of the module, whose values are the last of the tensors.
+        tensors: what was given, and those.
+        needed: of which of them gradients are wanted.
+        cotangents: of the results, None for zeros.
+    """
+    again = torch.is_grad_enabled()  # gradients of gradients are wanted
+    with torch.enable_grad(), torch.autocast(tensors[0].device.type, enabled=False):
+        # Apart from what they were computed from: a state comes from the parameters, too, by the pieces before.
+        given = [
+            tensor.view_as(tensor) if again else tensor.detach().requires_grad_(wanted)
+            for tensor, wanted in zip(tensors, needed, strict=True)
+        ]
+        split = len(given) - len(names)
+        results = run(with_parameters(module, names, given[split:]), *given[:split])
+        pairs = [
+            (result, cotangent)
+            for result, cotangent in zip(results, cotangents, strict=True)
+            if cotangent is not None and result.requires_grad
+        ]
+        found = iter(
+            torch.autograd.grad(
+                [result for result, _ in pairs],
+                [tensor for tensor, wanted in zip(given, needed, strict=True) if wanted],
+                [cotangent for _, cotangent in pairs],
+                create_graph=again,
+                allow_unused=True,
             )
-        return (None, None, None, *(next(found, None) if wanted else None for wanted in needed))
+            if pairs
+            else ()
+        )
+    return [next(found, None) if wanted else None for wanted in needed]

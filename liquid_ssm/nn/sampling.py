@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..backend import Backend
 from ..errors import ParameterError, ShapeError, UnstableRecurrence
 from ..instability import require_finite_input
 from ..modes import State, initial_state
@@ -18,6 +19,7 @@ from .discretize import BILINEAR_EXACT, Discrete
 from .parameters import ContinuousParameters
 from .pieces import steps_at_once
 from .recompute import Tensors, recomputed
+from .sampled_compiled import scan_compiled, takes
 
 MODES = ("s4", "liquid", "truncated")
 
@@ -33,11 +35,13 @@ def scan_sampled(
     state: Any = None,
     *,
     reverse: bool = False,
+    backend: str | Backend | None = None,
 ) -> tuple[torch.Tensor, Any]:
     """Outputs and final state where step k has Ā(dt_k δt) and B̄(dt_k δt), in the liquid term too.
 
     Steps are discretised and computed some tens at a time, and again on the way back, so memory does not grow with the
-    length beyond u, y and a state per chunk.
+    length beyond u, y and a state per chunk.  `bilinear` and `bilinear-exact` of `diagonal` and `dplr` systems on the
+    CPU are computed by compiled kernels, where numba is installed; all else by torch, which takes much longer.
 
     `kb` over all index tuples moves every Ā in front of every B̄: for a diagonal system, whose matrices commute, this
     changes nothing, and it is `truncated`, with one step size or with many.
@@ -51,6 +55,7 @@ def scan_sampled(
         dt: factors of δt, (batch, L), positive.
         state: as in `liquid_ssm.apply`.
         reverse: with the output vectors of the second direction.
+        backend: that of the layer; with `torch` nothing is compiled.
 
     Returns:
         y (batch, H, L) and the final state.
@@ -74,7 +79,17 @@ def scan_sampled(
         terms, x = ModeSpec("truncated", spec.order), x.x
     elif method == BILINEAR_EXACT:
         terms = ModeSpec("s4")  # all that u does to a step is in its Ā and B̄
-    y, (final,) = in_pieces(parameters, partial(_Steps, method, terms, reverse), u, dt, (x,))
+
+    def by_torch(
+        parameters: ContinuousParameters, u: torch.Tensor, dt: torch.Tensor, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        y, (final,) = in_pieces(parameters, partial(_Steps, method, terms, reverse), u, dt, (x,))
+        return y, final
+
+    found = None
+    if takes(parameters.structure, method, terms, backend, u):
+        found = scan_compiled(parameters, method, terms, u, dt, x, by_torch, reverse=reverse)
+    y, final = found or by_torch(parameters, u, dt, x)
     require_finite_outputs(spec.label if method != BILINEAR_EXACT else method, u, (x,), y)
     return y, State(final) if structured else final
 

@@ -46,6 +46,27 @@ def test_padding_has_no_influence(norm, make_layer, make_signal):
         assert torch.equal(block(junk, lengths)[0], block(u, lengths)[0])
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_gradients_do_not_see_padding(norm, prenorm, make_layer, make_signal):
+    block, u = Block(make_layer(), norm=norm, prenorm=prenorm), make_signal()
+    lengths = torch.tensor([21, 8])
+    u[1, 8:] = float("nan")
+    block(u, lengths)[1, :8].square().sum().backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in block.parameters())
+
+
+def test_a_norm_that_leaves_the_range_is_an_error(make_layer, make_signal):
+    block, u = Block(make_layer()), 1e25 * make_signal()
+    for call in (lambda: block(u), lambda: block.step(u[:, 0])):
+        with pytest.raises(ls.UnstableRecurrence, match="norm before a layer holds NaN .* learning rate"):
+            call()
+    # What was not finite before is refused by the layer, as ever.
+    u[0, 3, 1] = float("inf")
+    with pytest.raises(ls.ParameterError, match="u holds"):
+        block(u)
+
+
 def test_dropout_is_of_training_only(make_layer, make_signal):
     block, u = Block(make_layer(), dropout=0.5), make_signal()
     torch.manual_seed(0)

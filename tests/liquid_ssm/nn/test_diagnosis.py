@@ -6,7 +6,7 @@ import json
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
-from math import inf, log, log10
+from math import inf, log, log10, nan
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch import nn
 import liquid_ssm as ls
 from liquid_ssm.compute import problem_of
 from liquid_ssm.errors import ParameterError
-from liquid_ssm.nn import SSMLayer
+from liquid_ssm.nn import LTC, ModelConfig, SequenceModel, SSMLayer, build, liquid_s4
 from liquid_ssm.nn.diagnosis import LayerDiagnosis, _Fine, diagnose
 from liquid_ssm.nn.regularisation import recorded_inputs
+from liquid_ssm.nn.sampled_compiled import scan_compiled
 from liquid_ssm.nn.stability import gain, input_limit, transition
 from liquid_ssm.oracle.reference import reference
 from liquid_ssm.problem import ModeSpec
@@ -135,6 +136,147 @@ def test_an_overflow_is_described_instead_of_raised() -> None:
     assert beyond.layers[0].decades_to_overflow == -inf
     assert json.loads(beyond.to_json())["layers"][0]["decades_to_overflow"] is None
     assert json.loads(beyond.to_json())["layers"][0]["orders"] == [None] * 4
+
+
+def test_an_overflow_that_ends_a_selection_is_described() -> None:
+    layer, u = liquid_s4(3, 16, seed=1), normal(2, 400, 3)
+    small = only(layer, u * 0.01)
+    assert small.certificate is not None
+    for one in (layer, liquid_s4(3, 16, seed=2)):  # with a certificate of small inputs and without
+        found = diagnose(one, u * 500)
+        assert found.failure is not None
+        assert "left the range" in found.failure
+        (told,) = found.layers
+        assert (told.backend, told.certificate) == ("none: selection met the failure", None)
+        assert told.decades_to_overflow == -inf
+        assert "none: selection met the failure" in found.table()
+    model = SequenceModel(3, 2, n_layers=2, n_channels=3, n_state=16, structure="dplr", seed=1)
+    with torch.no_grad():
+        model.blocks[1].norm.weight *= 500
+    found = diagnose(model, u)
+    assert found.failure is not None
+    first, second = found.layers
+    assert first.certificate is not None
+    assert first.decades_to_overflow > 0
+    assert (second.backend, second.decades_to_overflow) == ("none: selection met the failure", -inf)
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        return u * self.factor
+
+
+def test_what_is_not_finite_between_layers_is_described() -> None:
+    u = normal(1, 20, 2)
+    for after, name in ((layer_of(), "2"), (LTC(2, 2), "2"), (nn.Sequential(nn.Identity(), layer_of()), "2.1")):
+        found = diagnose(nn.Sequential(layer_of(mode="s4"), Times(inf), after), u)
+        assert [layer.name for layer in found.layers] == ["0"]
+        assert found.failure is not None
+        assert f"{name} was given NaN or infinite values, though u is finite" in found.failure
+        assert "stopped:" in found.table()
+    first = diagnose(nn.Sequential(Times(inf), layer_of()), u)
+    assert first.layers == ()
+    assert "stopped: 1 was given" in first.table()
+    # A norm of finite numbers.
+    large = 1e25 * u
+    found = diagnose(nn.Sequential(layer_of(mode="s4"), nn.LayerNorm(2), layer_of()), large)
+    assert [layer.name for layer in found.layers] == ["0"]
+    assert found.failure is not None
+
+
+def test_a_model_that_says_itself_that_it_left_the_range_is_described() -> None:
+    config = ModelConfig("kb", n_layers=2, n_channels=4, n_state=8, prenorm=False, pooling="none")
+    found = diagnose(build(config), 1e10 * normal(2, 20, 1))
+    assert [layer.name for layer in found.layers] == ["blocks.0.layer"]
+    assert found.failure is not None
+
+
+def test_layers_whose_parameters_are_not_finite_are_left_out() -> None:
+    model = nn.Sequential(layer_of(mode="s4"), layer_of(structure="dplr"))
+    with torch.no_grad():
+        model[1].continuous.B[0] = nan
+    found = diagnose(model, normal(1, 9, 2))
+    assert [layer.name for layer in found.layers] == ["0"]
+    assert found.failure is not None
+    assert "parameters hold NaN" in found.failure
+
+
+class Pair(nn.Module):
+    """Outputs in containers, one of them beyond float32."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.layer, self.kind = layer_of(), kind
+
+    def forward(self, u: torch.Tensor) -> Any:
+        y = self.layer(u)
+        return self.kind((("one", y), ("other", y * inf)) if self.kind is dict else (y, y * inf))
+
+
+def test_outputs_that_are_not_finite_are_described() -> None:
+    u = normal(1, 20, 2)
+    for model in (nn.Sequential(layer_of(), Times(inf)), Pair(tuple), Pair(dict)):
+        found = diagnose(model, u)
+        assert len(found.layers) == 1
+        assert found.failure is not None
+        assert f"the output of {type(model).__name__} holds NaN or infinite values" in found.failure
+    # Not those of a state, where an interval before the first step is infinite.
+    layer = layer_of(discretization="adams-bashforth")
+    assert diagnose(layer, u[:, :0], return_state=True).failure is None
+
+
+@pytest.mark.parametrize("value", [nan, inf])
+def test_an_input_that_is_not_finite_is_refused(value: float) -> None:
+    u = normal(2, 20, 2)
+    u[1, 7, 0] = value
+    message = f"u holds 1 value.* the first is {value} at batch 1, step 7, channel 0"
+    sequence = SequenceModel(2, 2, n_layers=1, n_channels=2, n_state=8, backend="first")
+    between = nn.Sequential(nn.LayerNorm(2), layer_of())
+    for model in (layer_of(), between, nn.Sequential(layer_of(), layer_of()), sequence):
+        with pytest.raises(ParameterError, match=message):
+            diagnose(model, u)
+
+    class Output(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer_of()
+
+        def forward(self, u: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.layer(torch.zeros_like(u)) + u
+            return out
+
+    with pytest.raises(ParameterError, match=message):
+        diagnose(Output(), u)
+    # What lies outside of the lengths is not looked at, in outputs neither.
+    lengths = torch.tensor([20, 7])
+
+    class Padded(Output):
+        def forward(self, u: torch.Tensor, lengths: torch.Tensor, factor: float = 1.0) -> torch.Tensor:
+            out: torch.Tensor = factor * self.layer(u, lengths) + u
+            return out
+
+    assert diagnose(Padded(), u, lengths=lengths).failure is None
+    assert diagnose(Padded(), u, lengths=lengths, factor=inf).failure is not None
+    # An error of another kind stays what it is.
+    with pytest.raises(ParameterError, match="rate is"):
+        diagnose(layer_of(), u, lengths=lengths, rate=-1.0)
+
+
+def test_padding_of_pairs_is_not_looked_at() -> None:
+    u = normal(2, 2, 9, 1)
+    u[1, 0, 6:] = nan
+    lengths = torch.tensor([[9, 9], [6, 9]])
+    model = build(ModelConfig("liquid", n_layers=1, n_channels=2, n_state=8, pair=True, options={"backend": "first"}))
+    assert diagnose(model, u, lengths=lengths).failure is None
+    with torch.no_grad():
+        model.head[2].bias[0] = inf
+    failed = diagnose(model, u, lengths=lengths)
+    assert failed.failure is not None
+    assert len(failed.layers) == 1
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "dplr", "mimo"])
@@ -347,7 +489,49 @@ def test_padding_and_intervals_are_those_of_the_call(rounded: Any) -> None:
     largest = 10 ** (log10(LARGEST) - by_rate.decades_to_overflow)
     off = max(part.max() for end in ends for part in end) / largest
     assert by_dt.decades_to_overflow == pytest.approx(by_rate.decades_to_overflow, rel=0, abs=2 * off)
-    assert by_dt.backend == "torch, step by step (dt)"
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+@pytest.mark.parametrize(
+    ("options", "compiled"),
+    [
+        ({}, True),
+        ({"mode": "s4"}, True),
+        ({"mode": "truncated", "order": 2}, True),
+        ({"mode": "pb", "order": 1}, True),
+        ({"mode": "pb", "order": 2}, False),
+        ({"mode": "kb", "order": 2, "correlations": "adjacent"}, False),
+        ({"discretization": "euler"}, False),
+        ({"discretization": "bilinear-exact"}, True),
+        ({"discretization": "adams-bashforth"}, False),
+        ({"discretization": "bilinear-exact", "structure": "mimo"}, False),
+        ({"structure": "mimo"}, False),
+        ({"backend": "torch"}, False),
+    ],
+)
+def test_steps_are_told_by_what_computes_them(
+    structure: str, options: dict[str, Any], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+
+    def counted(*args: Any, **given: Any) -> Any:
+        calls.append(True)
+        return scan_compiled(*args, **given)
+
+    monkeypatch.setattr("liquid_ssm.nn.sampling.scan_compiled", counted)
+    layer, u = layer_of(**{"structure": structure, **options}), normal(2, 9, 2)
+    with torch.no_grad():
+        layer(u, dt=torch.ones(2, 9))
+    assert bool(calls) == compiled
+    by = "numba" if compiled else "torch"
+    assert only(layer, u, dt=torch.ones(2, 9)).backend == f"{by}, step by step (dt)"
+    if layer.integrates:
+        assert only(layer, u).backend == f"{by}, step by step ({layer.discretization})"
+
+
+def test_steps_without_numba_are_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liquid_ssm.nn.sampled_compiled._is_installed", lambda: False)
+    assert only(layer_of(), normal(1, 9, 2), dt=torch.ones(1, 9)).backend == "torch, step by step (dt)"
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -378,6 +562,24 @@ def test_what_cannot_be_diagnosed_is_refused() -> None:
         diagnose(nn.Linear(2, 2), normal(1, 2))
     with pytest.raises(ParameterError, match="starts at rest"):
         diagnose(layer_of(), normal(1, 4, 2), state=torch.zeros(1, 2, 4, dtype=torch.complex64))
-    for option in ("rows", "orders"):
-        with pytest.raises(ParameterError, match=f"{option} is 0"):
-            diagnose(layer_of(), normal(1, 4, 2), **{option: 0})
+    for value in (0, 2.5, "a", True, None):
+        for option in ("rows", "orders"):
+            with pytest.raises(ParameterError, match=f"{option} is {value!r}; give a whole number from 1"):
+                diagnose(layer_of(), normal(1, 4, 2), **{option: value})
+    for dead in ("a", -1, 1.5, nan, True):
+        with pytest.raises(ParameterError, match=f"dead is {dead!r}; it is a share of energy, from 0 to 1, or None"):
+            diagnose(layer_of(), normal(1, 4, 2), dead=dead)
+    for given in (normal(1, 4, 2).numpy(), normal(1, 4, 2).tolist()):
+        with pytest.raises(ParameterError, match=r"u is a .*; a torch tensor is wanted: give torch\.as_tensor\(u\)"):
+            diagnose(layer_of(), given)
+
+
+def test_models_of_other_layers_are_told_what_is_not_reported() -> None:
+    network = SequenceModel(1, 2, n_layers=1, n_channels=2, layer=lambda features: LTC(features, features))
+    with pytest.raises(
+        ParameterError, match=r"SequenceModel called no SSMLayer.* LTC hold no modes and are not reported"
+    ):
+        diagnose(network, normal(1, 4, 1))
+    with pytest.raises(ParameterError) as caught:
+        diagnose(nn.Linear(2, 2), normal(1, 2))
+    assert "LTC" not in str(caught.value)

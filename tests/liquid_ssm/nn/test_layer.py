@@ -397,16 +397,64 @@ def test_the_state_at_rest_is_known_without_discretising(kind, make_layer, monke
         ({"discretization": "rk4"}, "discretization 'rk4'"),
         ({"mode": "lti"}, "mode 'lti'"),
         ({"mode": "pb", "structure": "mimo"}, "mimo"),
-        ({"frozen": ("A",)}, "part 'A'"),
+        ({"frozen": ("A",)}, "part 'A'; allowed: Lambda, P, B, C, dt, D"),
+        ({"frozen": "Lambda"}, "frozen is 'Lambda'; give a tuple"),
+        ({"frozen": None}, "frozen is None; give a tuple"),
         ({"n_state": 0}, "n_state is 0"),
         ({"dt_min": 0.0}, "dt_min"),
         ({"liquid_scale": 0.0}, "liquid_scale is 0.0"),
         ({"backend": "numba", "tolerance": 1e-3}, "tolerance"),
+        ({"backend": "nope"}, "backend 'nope'; allowed: auto, certified-only, first, numba"),
+        ({"tolerance": -1.0}, "tolerance is -1.0; give a number of at least 0"),
+        ({"tolerance": "x"}, "tolerance is 'x'"),
+        ({"recheck": 2}, "recheck is 2; it is a share of calls"),
+        ({"init": "legs", "discretization": "zoh", "mode": "pb"}, "pb.* full matrix .*'bilinear' or 'euler'"),
+        ({"init": "legs", "discretization": "zoh", "mode": "kb", "window": 4}, "kb.* full matrix"),
     ],
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(ls.ParameterError, match=message):
         SSMLayer(4, **{"n_state": 8, **options})
+
+
+@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb", "kb-window"])
+def test_a_full_exponential_runs_what_is_not_refused(mode, make_signal):
+    name, _, window = mode.partition("-")
+    options = {"mode": name, "window": 4 if window else None, "init": "legs", "discretization": "zoh"}
+    if mode in ("pb", "kb-window"):
+        options["order"] = 1
+    layer = SSMLayer(3, 4, backend="first", **options)
+    assert bool(torch.isfinite(layer(make_signal())).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda layer, u: layer(u.numpy()), ls.DTypeError, "u is a ndarray; give a torch tensor"),
+        (lambda layer, u: layer(u.long()), ls.DTypeError, "int64; give real numbers"),
+        (lambda layer, u: layer(u, dt=1.5), ls.DTypeError, "dt is a float; give a torch tensor"),
+        (lambda layer, u: layer(u, dt=1j * torch.ones(2, 21)), ls.DTypeError, "dt has dtype torch.complex64"),
+        (lambda layer, u: layer.step(u[:, 0], dt=1.5), ls.DTypeError, "dt is a float; give a torch tensor"),
+        (lambda layer, u: layer.step(u[:, 0], dt=torch.ones(3)), ls.ShapeError, r"dt has shape \(3,\); .* \(2,\)"),
+        (lambda layer, u: layer.step(u[:, 0, :2]), ls.ShapeError, r"u_k has shape \(2, 2\); step takes \(batch, 3\)"),
+        (lambda layer, u: layer(u, rate="2"), ls.ParameterError, "rate is '2'; it is a positive factor"),
+        (lambda layer, u: layer(u, rate=None), ls.ParameterError, "rate is None"),
+        (lambda layer, u: layer(u, padding="both"), ls.ParameterError, "padding 'both'"),
+    ],
+)
+def test_what_is_no_input_is_named(call, error, message, make_layer, make_signal):
+    with pytest.raises(error, match=message):
+        call(make_layer(), make_signal())
+
+
+def test_intervals_may_be_whole_numbers(make_layer, make_signal):
+    layer, u = make_layer(), make_signal()
+    assert torch.equal(layer(u, dt=torch.full((2, 21), 2)), layer(u, dt=torch.full((2, 21), 2.0)))
+
+
+def test_both_directions_have_no_state():
+    with pytest.raises(ls.ParameterError, match="bidirectional layer has no state"):
+        SSMLayer(2, 4, bidirectional=True).initial_state(1)
 
 
 def test_a_system_that_does_not_fit_is_refused():

@@ -196,6 +196,108 @@ def test_what_is_no_state_and_no_token_is_named():
         words(torch.tensor([[3, 11]]))
 
 
+@pytest.mark.parametrize("outside", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("prenorm", [True, False])
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_gradients_do_not_see_what_is_outside_of_a_row(outside, norm, prenorm, padding):
+    found, u = model(norm=norm, prenorm=prenorm, pooling="mean"), inputs()
+    real = mask(LENGTHS, (3, 20), padding, u.device)[..., None]
+
+    def gradients(filled):
+        given = torch.where(real, u, filled).requires_grad_()
+        found(given, LENGTHS, padding=padding).square().sum().backward()
+        parts = [given.grad, *(p.grad for p in found.parameters())]
+        found.zero_grad(set_to_none=True)
+        return parts
+
+    expected = gradients(0.0)
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in expected)
+    assert all(map(torch.equal, gradients(outside), expected))
+
+
+def test_tokens_outside_of_a_row_may_be_any():
+    words = SequenceModel(11, 4, n_layers=1, n_channels=8, n_state=4, tokens=True, backend="first")
+    lengths, tokens = torch.tensor([2, 3]), torch.tensor([[3, 1, -1], [0, 1, 10]])
+    expected = words(tokens.clamp_min(0), lengths)
+    assert torch.equal(words(tokens, lengths), expected)
+    assert torch.equal(words(tokens.to(torch.int16), lengths), expected)
+    with pytest.raises(ls.ParameterError, match="tokens from -1 to 10"):
+        words(tokens, torch.tensor([3, 3]))
+
+
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_numbers_that_leave_the_range_between_layers_are_an_error(prenorm):
+    found, u = model(prenorm=prenorm, n_layers=2, mode="s4"), inputs()
+    # The variance of features of size 1e25 is not one of float32.
+    with pytest.raises(ls.UnstableRecurrence, match=r"NaN or infinite values, though what was given is finite"):
+        found(1e25 * u)
+    with pytest.raises(ls.UnstableRecurrence, match=r"NaN or infinite values, though what was given is finite"):
+        found.step(1e25 * u[:, 0])
+    with pytest.raises(ls.ParameterError, match=r"u holds 1 value\(s\).* batch 1, channel 2, step 4"):
+        found(u.index_put((torch.tensor(1), torch.tensor(4), torch.tensor(2)), torch.tensor(torch.nan)))
+    # What fails for another reason stays what it is.
+    with pytest.raises(ls.ParameterError, match="intervals are positive"):
+        found(u, dt=torch.zeros(3, 20))
+
+
+@pytest.mark.parametrize("name", ["encoder.weight", "head.bias", "blocks.1.output.0.weight", "blocks.0.norm.weight"])
+def test_parameters_that_are_not_finite_are_named(name):
+    found, u = model(n_layers=2), inputs()
+    with torch.no_grad():
+        found.get_parameter(name).view(-1)[1] = float("nan")
+    for call in (lambda: found(u), lambda: found.step(u[:, 0])):
+        with pytest.raises(
+            ls.UnstableRecurrence, match=rf"parameters hold NaN .*: {name.removeprefix('blocks.0.')} \(1 of"
+        ):
+            call()
+
+
+def test_a_mean_goes_on_from_a_sum():
+    found, u = model(pooling="mean"), inputs()
+    _, state = found.prefill(u[:, :5])
+    with pytest.raises(ls.ParameterError, match=r"no sum of features .*pooling 'mean'"):
+        found.prefill(u[:, 5:], type(state)(state.layers))
+
+
+@pytest.mark.parametrize("name", ["n_inputs", "n_outputs", "n_layers", "n_channels"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, True])
+def test_sizes_are_whole_numbers_from_one(name, value):
+    with pytest.raises(ls.ParameterError, match=f"{name} is {value}; give a whole number from 1"):
+        SequenceModel(**{"n_inputs": 3, "n_outputs": 2, "n_channels": 4, "n_state": 4, name: value})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, u: m(u.numpy()), ls.DTypeError, "u is a ndarray; give a torch tensor"),
+        (lambda m, u: m(u.double()), ls.DTypeError, r"float64, this model's parameters torch.float32; give u.to"),
+        (lambda m, u: m.step(u[:, 0].double()), ls.DTypeError, r"float64, this model's parameters"),
+        (lambda m, u: m(u.long()), ls.DTypeError, "int64; give real numbers"),
+        (lambda m, u: m.step(u[0]), None, ""),
+        (lambda m, u: m.step(u), ls.ShapeError, r"\(3, 20, 3\); this model takes \(batch, 3\)"),
+        (lambda m, u: m.step(u[:, 0, :2]), ls.ShapeError, r"\(3, 2\); this model takes \(batch, 3\)"),
+        (lambda m, u: m(u, padding="both"), ls.ParameterError, "padding 'both'"),
+    ],
+)
+def test_what_is_no_input_is_named(call, error, message):
+    found, u = model(), inputs()
+    if error is None:
+        assert call(found, u)[0].shape == (20, 5)
+        return
+    with pytest.raises(error, match=message):
+        call(found, u)
+
+
+def test_a_step_of_a_token_is_looked_at():
+    words = SequenceModel(11, 4, n_layers=1, n_channels=8, n_state=4, tokens=True, backend="first")
+    for bad, message in ((torch.tensor([11]), "tokens from 11 to 11"), (torch.tensor([1.0]), "whole numbers")):
+        with pytest.raises(ls.ParameterError, match=message):
+            words.step(bad)
+    with pytest.raises(ls.ShapeError, match=r"takes \(batch,\)"):
+        words.step(torch.tensor([[1]]))
+
+
 def test_an_unknown_pooling_is_named():
     with pytest.raises(ls.ParameterError, match="pooling 'max'"):
         model(pooling="max")

@@ -239,6 +239,31 @@ def test_the_minimal_s4d_is_zoh_with_b_of_one():
         from_published(arrays, discretization="bilinear")
 
 
+@pytest.mark.parametrize("case", ["diag-lin-zoh/N8/L16", "diag-inv-bilinear/N8/L64"])
+def test_s4d_of_version_2_has_b_in_its_c(case):
+    """Its kernel registers C B as C, log_dt, log_w_real and w_imag; both values of disc."""
+    g = golden(case)
+    arrays = {
+        "C": pairs(g["C"] * g["B"])[None], "log_dt": np.log(g["dt"]), "log_w_real": np.log(-g["w"].real),
+        "w_imag": g["w"].imag,
+    }  # fmt: skip
+    assert abs(kernel(imported(arrays, case), g["K"].shape[1]) - g["K"]).max() <= 1e-12 * abs(g["K"]).max()
+
+
+@pytest.mark.parametrize(
+    ("real", "imaginary"), [("A_real", "A_imag"), ("inv_A_real", "A_imag"), ("inv_w_real", "w_imag")]
+)
+def test_b_is_one_only_where_the_published_layer_has_none(real, imaginary):
+    case = SMALL[2]
+    g = golden(case)
+    arrays = {
+        "C": pairs(g["C"])[None], "log_dt": np.log(g["dt"]), real: np.log(-g["w"].real), imaginary: g["w"].imag,
+    }  # fmt: skip
+    with pytest.raises(ParameterError, match=rf"B is missing: .* with {real} has it\. Only the S4D with log_A_real"):
+        imported(arrays, case)
+    imported(arrays | {"B": pairs(np.ones((3, 4)))}, case)
+
+
 def test_channels_take_the_sets_they_share_in_turn():
     """einops' 't n -> (v t) n': channel h has set h mod n_ssm."""
     g, own = golden("dplr-legs/N8/L64"), version4("dplr-legs/N8/L64")
@@ -294,6 +319,21 @@ def test_transforms_of_other_options():
         imported(version4(case), case, real_transform="relu")
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "what"), [("real_transform", "A_real", "-Re λ"), ("dt_transform", "inv_dt", "dt")]
+)
+def test_stored_logarithms_are_not_taken_as_they_are(option, name, what):
+    case = SMALL[2]
+    arrays = version4(case)
+    for stored in (-3.0, 0.0):
+        given = arrays | {name: np.full_like(arrays[name], stored)}
+        with pytest.raises(
+            ParameterError,
+            match=rf"{name} holds {stored:g}, but {option} is 'none': .* for {what}, which is > 0\. Leave",
+        ):
+            imported(given, case, **{option: "none"})
+
+
 def test_a_file_is_read_like_a_mapping(tmp_path):
     arrays = {f"kernel.{name}": values for name, values in version4(SMALL[0]).items()} | {"D": np.ones((1, 3))}
     np.savez(tmp_path / "layer.npz", **arrays)
@@ -323,6 +363,9 @@ def test_what_is_there_but_not_read_must_be_named():
     with pytest.raises(ParameterError, match=r"not known: norm.weight, output_linear.weight. .*ignore="):
         from_published(source)
     from_published(source, ignore=("output_linear", "norm.weight"))
+    for one in ("output_linear", "CD", ""):
+        with pytest.raises(ParameterError, match=rf"ignore is the string '{one}'; .*ignore=\('{one}',\)"):
+            from_published(source, ignore=one)
     with pytest.raises(ParameterError, match="ignore has 'output', which nothing"):
         from_published(source, ignore=("output", "output_linear", "norm"))
     # What the kernel is made of cannot be left out.
@@ -429,6 +472,7 @@ def twice(values):
 REFUSED = [
     (version4, without("C"), {}, ParameterError, "C is missing. There is none under any prefix; the first"),
     (version4, without("B"), {}, ParameterError, "B is missing: S4"),
+    (version4, without("B", "P", "l_kernel"), {}, ParameterError, "B is missing: a published layer with A_real has it"),
     (version4, without("inv_dt"), {}, ParameterError, "the step sizes is missing; it is one of: log_dt, inv_dt"),
     (version4, without("A_real"), {}, ParameterError, "the real part of the diagonal is missing; it is one of"),
     (version4, without("A_imag"), {}, ParameterError, "A_imag is missing, which goes with A_real. A real-valued"),

@@ -37,11 +37,12 @@ def within(found, expected, bound):
     return bool(np.all(np.abs(found.detach().numpy() - expected) <= bound))
 
 
+@pytest.mark.parametrize("backend", ["first", "torch"])
 @pytest.mark.parametrize(("structure", "mode", "method"), KINDS)
 def test_every_step_is_that_of_a_system_with_its_step_size(
-    structure, mode, method, make_layer, make_signal, allowed, rounded, in_double
+    structure, mode, method, backend, make_layer, make_signal, allowed, rounded, in_double
 ):
-    layer = make_layer(structure, mode, discretization=method, dt_max=0.02)
+    layer = make_layer(structure, mode, discretization=method, dt_max=0.02, backend=backend)
     u, dt = make_signal(2, 12).double(), intervals(2, 12)
     y, final = layer(u, dt=dt, return_state=True)
     of_y, of_state = allowed(layer, u, dt)
@@ -163,7 +164,7 @@ def test_modes_without_a_recurrence_are_refused(structure, mode, make_layer, mak
 
 
 def test_one_discretisation_per_step_and_none_besides(make_layer, make_signal, monkeypatch):
-    layer, sizes = make_layer(), []
+    layer, sizes = make_layer(backend="torch"), []
     discretize = ContinuousParameters.discretize
 
     def counted(self, method, rate=1.0, **options):
@@ -197,5 +198,5 @@ def test_an_overflow_is_an_error(make_layer, make_signal):
 
 
 def test_a_full_exponential_has_no_factors_per_step(make_layer, make_signal):
-    with pytest.raises(ls.ParameterError, match="euler, bilinear"):
+    with pytest.raises(ls.ParameterError, match="dt does not go with 'zoh' of a dplr system.*euler, bilinear"):
         make_layer("dense")(make_signal(), dt=torch.ones(2, 21))
