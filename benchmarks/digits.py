@@ -38,7 +38,7 @@ from liquid_ssm.report import dump_json
 
 CLASSES, SIDE = 10, 8
 LENGTHS = (64, 1024)
-# Of each length: as many as a run of everything in about 20 minutes on two cores has time for.
+# Of each length: as many as a run of everything in half an hour on two cores has time for.
 EPOCHS = {64: 20, 1024: 7}
 STATE_SPACE = ("liquid_s4", "liquid_s4_pb", "s4_legs", "s4d_lin", "s5")
 HEADS = 2
@@ -247,6 +247,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.epochs is not None and given.epochs < 1:
         parser.error(f"epochs is {given.epochs}; at least 1")
+    for path in (given.json, given.plot):
+        if path is not None and not path.parent.is_dir():
+            parser.error(f"there is no folder {path.parent}; make it first")
     command = "python benchmarks/digits.py" + "".join(
         f" --{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for key, value in vars(given).items()

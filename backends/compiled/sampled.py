@@ -16,6 +16,9 @@ from .threads import share
 Array = npt.NDArray[Any]
 Kind = Literal["linear", "liquid", "driven"]
 
+# Whose square is far from the largest number.
+_LARGEST = 1e150
+
 _CODES = {"linear": LINEAR, "liquid": LIQUID, "driven": DRIVEN}
 
 
@@ -59,8 +62,10 @@ class SampledRows:
     def run(self, state: Array, *, keep: bool) -> tuple[Array, Array, Array] | None:
         """y like u, the states (batch, order, H, M) after it, and those of the blocks if kept, else (0, 0, 0).
 
-        None if a driven step comes so near to a pole that its divisors have lost digits.
+        None if a driven step comes so near to a pole that its divisors have lost digits, or squares would overflow.
         """
+        if not self._largest() < _LARGEST:
+            return None
         y, states = np.empty_like(self.flat), self._laid_out(state)
         blocks = -(-self.length // STEPS)
         starts = np.empty((self.rows, blocks, states.shape[1]) if keep else (0, 0, 0))
@@ -89,12 +94,18 @@ class SampledRows:
             self.rows,
             self.threads,
         )
-        of_interval = of_interval.reshape(self.u.shape)
-        grad_dt = np.einsum("bhk,h->bk", of_interval, self.parameters.dt)
-        of_steps = np.einsum("bhk,bk->h", of_interval, self.dt)
+        of_each = of_interval.reshape(self.u.shape)
+        grad_dt = np.einsum("bhk,h->bk", of_each, self.parameters.dt)
+        of_steps = np.einsum("bhk,bk->h", of_each, self.dt)
         found = self._unpacked(grads.reshape(self.batch, *packs.shape).sum(0))
         gradients = Parameters(found[LAMBDA], found[DRIVE], found[OUTPUT], self._factors(found), of_steps)
         return grad_u.reshape(self.u.shape), grad_dt, self._as_state(cotangents), gradients
+
+    def _largest(self) -> float:
+        """No h (λ + B u) is larger."""
+        of_input = np.abs(self.u).max(initial=0.0) * np.abs(self.parameters.B).max(initial=0.0)
+        size = np.abs(self.parameters.Lambda).max(initial=0.0) + of_input
+        return float(size * self.dt.max(initial=0.0) * self.parameters.dt.max(initial=0.0))
 
     def _packs(self) -> Array:
         planes = np.zeros((self.channels, FACTORS + 2 * self.rank, self.modes))

@@ -50,7 +50,11 @@ class Block(nn.Module):
             raise unknown_name("activation", activation, tuple(ACTIVATIONS))
         if not 0 <= dropout < 1:
             raise ParameterError(f"dropout is {dropout}; it is a share of features, at least 0 and below 1.")
-        features = int(layer.n_channels)
+        if not isinstance(getattr(layer, "n_channels", None), int):
+            raise ParameterError(
+                f"layer is a {type(layer).__name__} without n_channels; give an SSMLayer, or a module with its methods."
+            )
+        features = layer.n_channels
         self.layer: Any = layer
         self.norm = normalisation(norm, features)
         self.prenorm = prenorm

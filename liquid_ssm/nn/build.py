@@ -211,8 +211,8 @@ def width_for(config: ModelConfig, budget: int) -> int:
     Raises:
         ParameterError: a budget below 1.
     """
-    if budget < 1:
-        raise ParameterError(f"budget is {budget}; give a number of parameters from 1.")
+    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget < 1:
+        raise ParameterError(f"budget is {budget!r}; give a whole number of parameters from 1.")
     unit = _unit(config)
     by_width = [n_parameters(replace(config, n_channels=k * unit)) for k in (1, 2, 3)]
     # More than k² parameters of a width k, and more the wider it is.

@@ -25,14 +25,13 @@ from ..problem import ModeSpec
 from ..registry import FIRST, default_backend
 from ..tensors import checked, problem_of_tensors
 from . import sampled_compiled, sampled_correlations
-from .discretize import ADAMS_BASHFORTH, BILINEAR_EXACT
+from .discretize import ADAMS_BASHFORTH
 from .exact_step import largest_gain
 from .layer import SSMLayer
 from .liquid_time_constant import LTC
 from .multistep import MultistepState, largest_root, scan_by_steps
 from .padding import mask
 from .regularisation import LayerInput, recorded_inputs
-from .sampling import MODES
 from .stability import clamped, gain, layer_limit, sampled_limit, transition
 
 # States are looked at at the ends of so many pieces of the signal.
@@ -341,14 +340,10 @@ def _backend_of(given: LayerInput) -> tuple[str, str | None]:
 
 def _is_compiled(given: LayerInput) -> bool:
     """Whether numba's kernels compute the steps of this call, as `scan_by_steps` and `scan_sampled` decide it."""
-    layer, method, terms = given.layer, given.layer.discretization, given.layer.spec
-    if method == ADAMS_BASHFORTH or sampled_correlations.takes(layer.structure, method, terms):
+    layer, method = given.layer, given.layer.discretization
+    if sampled_correlations.takes(layer.structure, method, layer.spec):
         return False
-    if terms.mode not in MODES:
-        terms = ModeSpec("truncated", terms.order)
-    elif method == BILINEAR_EXACT:
-        terms = ModeSpec("s4")
-    return sampled_compiled.takes(layer.structure, method, terms, layer.backend, given.u.transpose(1, 2))
+    return sampled_compiled.takes(layer.structure, method, layer.backend, given.u.transpose(1, 2))
 
 
 class _Fine:

@@ -24,7 +24,7 @@ from ..systems import System
 from ..tensors import has_numbers, require_tensor
 from .discretize import ADAMS_BASHFORTH, INTEGRATORS, METHODS
 from .latest import Latest
-from .multistep import scan_by_steps, starting_state
+from .multistep import MultistepState, scan_by_steps, starting_state
 from .padding import mask, require_padding, run_padded
 from .parameters import PARTS, ContinuousParameters, require_finite_parameters
 from .sampled_compiled import BACKEND as COMPILED
@@ -220,8 +220,8 @@ class SSMLayer(nn.Module):
             state: x_{-1}, as an earlier call or `initial_state` returned it; None is rest.
             rate: factor of every step size, 2 for a signal that is sampled half as often.
             dt: intervals between samples relative to those of training, (batch, length): entry k is the time from
-                sample k−1 to sample k.  Step by step, without selection.  Modes `s4`, `liquid`, `truncated`, and `kb` and `pb` without window, but `kb`
-                over all index tuples only for `diagonal`.
+                sample k−1 to sample k.  Step by step, without selection.  Modes `s4`, `liquid`, `truncated`, and `kb`
+                and `pb` without window, but `kb` over all index tuples only for `diagonal`.
             padding: `right` or `left`: where rows shorter than the longest are padded.
             return_state: also return the state after the last true input of each row.
 
@@ -239,6 +239,7 @@ class SSMLayer(nn.Module):
         require_padding(padding)
         if dt is not None:
             require_tensor("dt", dt, whole=True)
+        self._require_own(state)
         if self.bidirectional and (state is not None or return_state):
             raise ParameterError("a bidirectional layer has no state; leave state and return_state out.")
         half = u.dtype in (torch.bfloat16, torch.float16)
@@ -292,6 +293,7 @@ class SSMLayer(nn.Module):
             require_tensor("dt", dt, whole=True)
             if tuple(dt.shape) != u_k.shape[:1]:
                 raise ShapeError(f"dt has shape {tuple(dt.shape)}; one interval per row is ({len(u_k)},).")
+        self._require_own(state)
         if dt is None and not torch.is_grad_enabled() and not self.bidirectional and not self.integrates:
             try:
                 found = self._latest.step(self, u_k, state, rate)
@@ -419,6 +421,13 @@ class SSMLayer(nn.Module):
                     f"{name} out, or discretise with {', '.join(METHODS)}."
                 )
 
+    def _require_own(self, state: Any) -> None:
+        if isinstance(state, MultistepState) and self.discretization != ADAMS_BASHFORTH:
+            raise ParameterError(
+                f"state is that of a layer with {ADAMS_BASHFORTH}; this one discretises with {self.discretization}. "
+                "Give a state that it returned itself, or None."
+            )
+
     def _require_finite_feedthrough(self, D: torch.Tensor) -> None:
         # `apply` does not see D.  On a GPU looking at it would wait; a finite sum that overflows names nothing.
         if D.device.type == "cpu" and has_numbers(D) and not math.isfinite(D.detach().sum()):
@@ -435,14 +444,23 @@ class SSMLayer(nn.Module):
 
 def _require_selection(backend: Any, tolerance: Any, recheck: Any) -> None:
     """Raise a `ParameterError` for an unknown backend, or options of selection that are none or do not go with it."""
-    if isinstance(backend, str) and backend not in (*SELECTING, FIRST, *backend_names()):
+    # A name may have a dtype after a colon.
+    if isinstance(backend, str) and backend not in (*SELECTING, FIRST) and _name(backend) not in backend_names():
         raise unknown_name("backend", backend, (AUTO, CERTIFIED_ONLY, FIRST, *backend_names()))
-    if tolerance is not None and not (isinstance(tolerance, Real) and 0 <= tolerance < math.inf):
+    if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
         raise ParameterError(f"tolerance is {tolerance!r}; give a number of at least 0, or None.")
-    if not (isinstance(recheck, Real) and 0 <= recheck <= 1):
+    if not (_is_number(recheck) and 0 <= recheck <= 1):
         raise ParameterError(f"recheck is {recheck!r}; it is a share of calls, from 0 to 1, such as 1e-4.")
     if backend not in SELECTING:
-        require_no_selection(backend, tolerance, float(recheck))
+        require_no_selection(backend, tolerance, recheck)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _name(backend: str) -> str:
+    return backend.partition(":")[0]
 
 
 def _fitting(system: ls.ContinuousSystem, n_channels: int, n_state: int, structure: str | None) -> ls.ContinuousSystem:
@@ -457,8 +475,8 @@ def _fitting(system: ls.ContinuousSystem, n_channels: int, n_state: int, structu
 
 
 def _scaled(system: ls.ContinuousSystem, scale: float) -> ls.ContinuousSystem:
-    if not 0 < scale < math.inf:
-        raise ParameterError(f"liquid_scale is {scale}; it is a positive factor of B, such as 0.125.")
+    if not _is_number(scale) or not 0 < scale < math.inf:
+        raise ParameterError(f"liquid_scale is {scale!r}; it is a positive factor of B, such as 0.125.")
     return replace(system, B=scale * system.B, C=system.C / scale)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from ..continuous import ContinuousSystem
 from ..errors import DTypeError, ParameterError, ShapeError, UnstableRecurrence, unknown_name
 from ..systems import Array
-from ..tensors import HALVES, has_numbers
+from ..tensors import HALVES, has_numbers, require_tensor
 from .padding import mask
 from .parameters import bounded_exp
 
@@ -91,12 +92,12 @@ class LTC(nn.Module):
         if solver not in SOLVERS:
             raise unknown_name("solver", solver, SOLVERS)
         for name, count in (("n_inputs", n_inputs), ("n_state", n_state), ("unfolds", unfolds)):
-            if count < 1 or count != int(count):
-                raise ParameterError(f"{name} is {count}; give a whole number from 1.")
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+                raise ParameterError(f"{name} is {count!r}; give a whole number from 1.")
         for name, value, least in (("dt", dt, 0.0), ("atol", atol, 0.0), ("rtol", rtol, _LEAST_RTOL)):
-            if not (value >= least and 0 < value < math.inf):
+            if not isinstance(value, Real) or not (value >= least and 0 < value < math.inf):
                 what = "a positive number" if least == 0 else f"a number from {least}, the least that float64 resolves"
-                raise ParameterError(f"{name} is {value}; give {what}.")
+                raise ParameterError(f"{name} is {value!r}; give {what}.")
         self.n_inputs, self.n_state = n_inputs, n_state
         self.solver, self.unfolds, self.dt, self.rtol, self.atol = solver, unfolds, dt, rtol, atol
         span = math.log(100)
@@ -184,8 +185,11 @@ class LTC(nn.Module):
 
         dt is the interval before this sample, over which u_k is held, (batch,).
         """
+        require_tensor("u_k", u_k, whole=True)
         if u_k.ndim != 2:
             raise ShapeError(f"u_k has shape {tuple(u_k.shape)}; step takes (batch, {self.n_inputs}).")
+        if dt is not None:
+            require_tensor("dt", dt, whole=True)
         y, x = self(u_k[:, None], state=state, rate=rate, dt=None if dt is None else dt[:, None], return_state=True)
         return y[:, 0], x
 
@@ -230,9 +234,13 @@ class LTC(nn.Module):
         """How long each input is held, (batch, length); 0, which leaves a state as it is, where there is none."""
         shape = tuple(u.shape[:2])
         fine = torch.float32 if u.device.type == "mps" else torch.float64
+        if not torch.compiler.is_compiling() and not isinstance(rate, (Real, torch.Tensor)):
+            raise ParameterError(f"rate is {rate!r}; it is a positive factor of the step size.")
         rate = torch.as_tensor(rate, dtype=fine, device=u.device)
         if rate.ndim:
             raise ShapeError(f"rate has shape {tuple(rate.shape)}; it is one number. Intervals go into dt.")
+        if dt is not None:
+            require_tensor("dt", dt, whole=True)
         if dt is None:
             dt = rate.new_ones(shape)
         elif tuple(dt.shape) != shape:
@@ -256,6 +264,7 @@ class LTC(nn.Module):
         return state.to(dtype)
 
     def _check(self, u: torch.Tensor) -> None:
+        require_tensor("u", u, whole=True)
         if u.ndim != 3 or u.shape[2] != self.n_inputs:
             raise ShapeError(
                 f"u has shape {tuple(u.shape)}; this layer takes (batch, length, {self.n_inputs}). "
@@ -396,6 +405,8 @@ def linearised(layer: LTC) -> Linearised:
 
     Accuracy: parameters by formulas in float64; the order of the error in the inputs' size is measured by test.
     """
+    if not isinstance(layer, LTC):
+        raise ParameterError(f"layer is a {type(layer).__name__}; what is linearised is an LTC.")
     if layer.W_x is not None and bool(torch.any(layer.W_x != 0)):
         raise ParameterError(
             "this LTC has feedback (W_x ≠ 0): products of states, which Eq. 10 leaves out, are as large as the "

@@ -81,13 +81,25 @@ class SequenceModel(nn.Module):
                 raise ParameterError(f"{name} is {size!r}; give a whole number from 1.")
         if layer is not None and options:
             raise ParameterError(f"{', '.join(options)}: options of SSMLayer do not go with a layer that is given.")
+        if isinstance(layer, nn.Module):
+            raise ParameterError(
+                f"layer is a {type(layer).__name__}; give what makes one for a block, such as "
+                "lambda features: SSMLayer(features)."
+            )
         make = layer or (lambda features: SSMLayer(features, **options))
         self.tokens, self.pooling, self.n_inputs = tokens, pooling, n_inputs
         self.encoder = nn.Embedding(n_inputs, n_channels) if tokens else nn.Linear(n_inputs, n_channels)
-        self.blocks: Any = nn.ModuleList(
+        blocks = [
             Block(make(n_channels), norm=norm, prenorm=prenorm, activation=activation, dropout=dropout, glu=glu)
             for _ in range(n_layers)
-        )
+        ]
+        made = blocks[0].layer.n_channels
+        if made != n_channels:
+            raise ParameterError(
+                f"n_channels is {n_channels}, but the layer that was made has {made}; make it of as many features as "
+                "it is told."
+            )
+        self.blocks: Any = nn.ModuleList(blocks)
         self.norm = normalisation(norm, n_channels) if prenorm else None
         self.head = nn.Linear(n_channels, n_outputs)
 
@@ -237,9 +249,9 @@ class SequenceModel(nn.Module):
         """Raise what is not finite first: inputs, parameters, or a number that is computed from them."""
         if not self.tokens:
             steps = u if u.ndim == 3 else u[:, None]
-            require_finite_input(steps.detach().movedim(1, 2).float().cpu().numpy())
+            require_finite_input(steps.detach().movedim(1, 2).cpu().double().numpy())
         require_finite_parameters(self, cause)
-        raise out_of_range(f"{where} of this model", u.float()) from cause
+        raise out_of_range(f"{where} of this model", u) from cause
 
     def _check_rank(self, u: torch.Tensor, *, step: bool = False) -> None:
         """Raise a `DTypeError` or `ShapeError` unless u has the type and the axes that this model takes."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.checkpoint import checkpoint
 
 Tensors = tuple[torch.Tensor, ...]
@@ -26,7 +27,8 @@ def recomputed(run: Run, module: nn.Module, *given: torch.Tensor) -> Tensors:
         run: looks at nothing else that has a gradient; called without autocast, on the way back too.
         module: with no parameters but its own; those of its submodules are not seen.
     """
-    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+    # Parameters that parametrizations compute are none of its own: their gradients need the graph.
+    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or is_parametrized(module):
         return run(module, *given)
     if torch.compiler.is_compiling():
         found: Tensors = checkpoint(run, module, *given, use_reentrant=False)

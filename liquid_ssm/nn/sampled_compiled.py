@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..backend import Backend
 from ..errors import BackendUnavailable
@@ -33,11 +34,10 @@ def _is_installed() -> bool:
     return True
 
 
-def takes(structure: str, method: str, spec: ModeSpec, backend: str | Backend | None, u: torch.Tensor) -> bool:
+def takes(structure: str, method: str, backend: str | Backend | None, u: torch.Tensor) -> bool:
     """Whether `scan_compiled` computes this: bilinear steps of `diagonal` and `dplr`, eagerly, on the CPU.
 
     Args:
-        spec: mode `s4`, `liquid` or `truncated`.
         backend: that of the layer; another one than `numba` by its name is not meant.
     """
     if method not in _METHODS or structure not in ("diagonal", "dplr") or backend not in (None, AUTO, FIRST, BACKEND):
@@ -60,15 +60,19 @@ def scan_compiled(
 ) -> tuple[torch.Tensor, ...] | None:
     """Outputs and final state, with gradients of every order; None if they are not finite, or a step is near a pole.
 
-    Whoever calls then computes by torch, which says what is wrong, and where.
+    Whoever calls then computes by torch, which says what is wrong, and where.  None, too, for parameters that
+    parametrizations compute, through which the gradients would have to go.
 
     Args:
+        spec: mode `s4`, `liquid` or `truncated`.
         x: (batch, H, M), or (batch, order, H, M) for `truncated`.
         by_torch: by_torch(parameters, u, dt, x) computes the same, for gradients of gradients.
         others: as in `sampling.scan_sampled`.
 
     Accuracy: the operations of `sampling.scan_sampled`, states included, in float64; y and the state are rounded once.
     """
+    if is_parametrized(parameters):
+        return None
     names = [name for name, held in parameters._parameters.items() if held is not None]
     tensors = (u, dt, x, *(parameters._parameters[name] for name in names))
     call = _Call(method, spec, reverse)

@@ -87,7 +87,7 @@ def scan_sampled(
         return y, final
 
     found = None
-    if takes(parameters.structure, method, terms, backend, u):
+    if takes(parameters.structure, method, backend, u):
         found = scan_compiled(parameters, method, terms, u, dt, x, by_torch, reverse=reverse)
     y, final = found or by_torch(parameters, u, dt, x)
     require_finite_outputs(spec.label if method != BILINEAR_EXACT else method, u, (x,), y)

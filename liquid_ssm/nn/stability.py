@@ -9,6 +9,7 @@ states.
 from __future__ import annotations
 
 from math import isfinite
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -140,8 +141,8 @@ def require_max_gain(layer: SSMLayer) -> None:
     bound = layer.max_gain
     if bound is None:
         return
-    if not (bound > 0 and isfinite(bound)):
-        raise ParameterError(f"max_gain is {bound}; it is a positive bound of |ā + b̄ u|, such as 1.1, or None.")
+    if isinstance(bound, bool) or not isinstance(bound, Real) or not (bound > 0 and isfinite(bound)):
+        raise ParameterError(f"max_gain is {bound!r}; it is a positive bound of |ā + b̄ u|, such as 1.1, or None.")
     if layer.spec.mode == "s4":
         raise ParameterError("max_gain bounds |ā + b̄ u|, but in mode 's4' no transition depends on u; leave it out.")
     if layer.discretization == ADAMS_BASHFORTH:

@@ -209,3 +209,11 @@ def test_no_rows_and_no_steps():
     *_, back, parts = call.run_back(starts, y, states)
     assert np.array_equal(back, states)
     assert not parts.Lambda.any()
+
+
+@pytest.mark.parametrize("name", ["Lambda", "B", "dt"])
+def test_numbers_whose_squares_overflow_are_not_computed(name):
+    system, u, dt, states = drawn(0)
+    system[name] = system[name] * 1e155
+    with np.errstate(over="ignore"):
+        assert rows(system, u, dt, "liquid").run(states, keep=False) is None

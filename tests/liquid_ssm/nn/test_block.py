@@ -56,10 +56,15 @@ def test_gradients_do_not_see_padding(norm, prenorm, make_layer, make_signal):
     assert all(bool(torch.isfinite(p.grad).all()) for p in block.parameters())
 
 
+def test_a_layer_without_channels_is_refused():
+    with pytest.raises(ls.ParameterError, match="layer is a LSTM without n_channels; give an SSMLayer"):
+        Block(nn.LSTM(2, 2))
+
+
 def test_a_norm_that_leaves_the_range_is_an_error(make_layer, make_signal):
     block, u = Block(make_layer()), 1e25 * make_signal()
     for call in (lambda: block(u), lambda: block.step(u[:, 0])):
-        with pytest.raises(ls.UnstableRecurrence, match="norm before a layer holds NaN .* learning rate"):
+        with pytest.raises(ls.UnstableRecurrence, match=r"norm before a layer holds NaN .* learning rate"):
             call()
     # What was not finite before is refused by the layer, as ever.
     u[0, 3, 1] = float("inf")

@@ -403,6 +403,8 @@ def test_the_state_at_rest_is_known_without_discretising(kind, make_layer, monke
         ({"n_state": 0}, "n_state is 0"),
         ({"dt_min": 0.0}, "dt_min"),
         ({"liquid_scale": 0.0}, "liquid_scale is 0.0"),
+        ({"liquid_scale": "a"}, "liquid_scale is 'a'"),
+        ({"max_gain": "1"}, "max_gain is '1'"),
         ({"backend": "numba", "tolerance": 1e-3}, "tolerance"),
         ({"backend": "nope"}, "backend 'nope'; allowed: auto, certified-only, first, numba"),
         ({"tolerance": -1.0}, "tolerance is -1.0; give a number of at least 0"),
@@ -415,6 +417,12 @@ def test_the_state_at_rest_is_known_without_discretising(kind, make_layer, monke
 def test_bad_options_are_named(options, message):
     with pytest.raises(ls.ParameterError, match=message):
         SSMLayer(4, **{"n_state": 8, **options})
+
+
+def test_a_backend_may_compute_in_another_dtype(make_signal):
+    y = SSMLayer(3, 4, backend="numba:float32", seed=0, feedthrough=False).double()(make_signal().double())
+    assert y.dtype == torch.float64
+    assert torch.equal(y.float().double(), y)
 
 
 @pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb", "kb-window"])
@@ -450,6 +458,16 @@ def test_what_is_no_input_is_named(call, error, message, make_layer, make_signal
 def test_intervals_may_be_whole_numbers(make_layer, make_signal):
     layer, u = make_layer(), make_signal()
     assert torch.equal(layer(u, dt=torch.full((2, 21), 2)), layer(u, dt=torch.full((2, 21), 2.0)))
+
+
+@pytest.mark.parametrize("dt", [None, torch.ones(2, 21)])
+def test_a_state_of_another_integrator_is_named(dt, make_layer, make_signal):
+    other, u = make_layer(discretization="adams-bashforth", dt_max=1e-2), make_signal()
+    state = other.initial_state(2)
+    with pytest.raises(ls.ParameterError, match=r"adams-bashforth; this one discretises with zoh"):
+        make_layer(discretization="zoh")(u, state=state, dt=dt)
+    with torch.no_grad(), pytest.raises(ls.ParameterError, match=r"adams-bashforth; this one discretises with zoh"):
+        make_layer(discretization="zoh").step(u[:, 0], state)
 
 
 def test_both_directions_have_no_state():

@@ -492,6 +492,9 @@ def test_options_outside_their_range(options: dict[str, Any], message: str) -> N
         ({"state": torch.full((3, N), torch.nan)}, ParameterError, "state holds nan"),
         ({"rate": 0.0}, ParameterError, "rate holds 0"),
         ({"rate": torch.ones(3)}, ShapeError, "rate has shape"),
+        ({"rate": "2"}, ParameterError, "rate is '2'"),
+        ({"u": [[[1.0]]]}, DTypeError, "u is a list; give a torch tensor"),
+        ({"dt": 0.5}, DTypeError, "dt is a float; give a torch tensor"),
         ({"dt": torch.ones(3)}, ShapeError, "dt has shape"),
         ({"dt": -torch.ones(3, 6)}, ParameterError, "dt holds -1"),
         ({"lengths": torch.tensor([7, 1, 1])}, ParameterError, r"lengths\[0\] is 7"),
@@ -611,6 +614,8 @@ def test_mode_liquid_computes_the_linearisation() -> None:
 
 
 def test_feedback_has_no_such_form() -> None:
+    with pytest.raises(ParameterError, match="layer is a Linear; what is linearised is an LTC"):
+        linearised(torch.nn.Linear(2, 2))
     layer = network()
     with pytest.raises(ParameterError, match="feedback=False"):
         linearised(layer)

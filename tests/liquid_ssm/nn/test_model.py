@@ -166,6 +166,10 @@ def test_a_layer_of_ones_own_takes_the_place():
     assert found(inputs()).shape == (3, 5)
     with pytest.raises(ls.ParameterError, match="n_state"):
         SequenceModel(3, 5, layer=SSMLayer, n_state=4)
+    with pytest.raises(ls.ParameterError, match="layer is a SSMLayer; give what makes one"):
+        SequenceModel(3, 5, layer=SSMLayer(6, 4), n_channels=6)
+    with pytest.raises(ls.ParameterError, match="n_channels is 6, but the layer that was made has 5"):
+        SequenceModel(3, 5, layer=lambda features: SSMLayer(5, 4), n_channels=6)
 
 
 @pytest.mark.parametrize("shape", [(3, 20), (3, 20, 4), (20, 3)])

@@ -8,7 +8,6 @@ import torch
 
 import liquid_ssm as ls
 from liquid_ssm.nn import SSMLayer, sampled_compiled, sampling
-from liquid_ssm.problem import ModeSpec
 
 KINDS = [
     (rank, mode, method)
@@ -100,6 +99,23 @@ def test_only_wanted_gradients_are_given(in_double):
         assert not layer(u, dt=dt).requires_grad
 
 
+@pytest.mark.parametrize("method", ["bilinear", "euler"])
+def test_gradients_reach_what_parametrizations_compute_from(method, in_double):
+    class Half(torch.nn.Module):
+        def forward(self, x):
+            return 0.5 * x
+
+    layer, (u, dt) = layer_of(1, "liquid", method), given(5)
+    plain = layer_of(1, "liquid", method, backend="torch")
+    torch.nn.utils.parametrize.register_parametrization(layer.continuous, "B", Half())
+    with torch.no_grad():
+        plain.continuous.B.mul_(0.5)
+    for one in (plain, layer):
+        one(u, dt=dt).square().sum().backward()
+    # Halves are exact.
+    assert torch.equal(layer.continuous.parametrizations.B.original.grad, 0.5 * plain.continuous.B.grad)
+
+
 @pytest.mark.parametrize("case", ["torch.func", "compile", "forward", "backend", "euler", "shared"])
 def test_what_kernels_do_not_compute_is_left_to_torch(case, calls, in_double):
     layer, (u, dt) = layer_of(1, "liquid", "bilinear"), given(5)
@@ -131,10 +147,10 @@ def test_without_numba_torch_computes(monkeypatch):
     monkeypatch.setattr(sampled_compiled, "get_backend", missing)
     sampled_compiled._is_installed.cache_clear()
     u = torch.zeros(1, 2, 3)
-    assert not sampled_compiled.takes("diagonal", "bilinear", ModeSpec("s4"), None, u)
+    assert not sampled_compiled.takes("diagonal", "bilinear", None, u)
     monkeypatch.undo()
     sampled_compiled._is_installed.cache_clear()
-    assert sampled_compiled.takes("diagonal", "bilinear", ModeSpec("s4"), None, u)
+    assert sampled_compiled.takes("diagonal", "bilinear", None, u)
 
 
 @pytest.mark.parametrize("mode", ["s4", "liquid"])

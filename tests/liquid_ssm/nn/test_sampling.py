@@ -198,5 +198,5 @@ def test_an_overflow_is_an_error(make_layer, make_signal):
 
 
 def test_a_full_exponential_has_no_factors_per_step(make_layer, make_signal):
-    with pytest.raises(ls.ParameterError, match="dt does not go with 'zoh' of a dplr system.*euler, bilinear"):
+    with pytest.raises(ls.ParameterError, match=r"dt does not go with 'zoh' of a dplr system.*euler, bilinear"):
         make_layer("dense")(make_signal(), dt=torch.ones(2, 21))
