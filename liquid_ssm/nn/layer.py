@@ -22,7 +22,7 @@ from ..problem import DEFAULT_ORDER, ModeSpec
 from ..registry import AUTO, CERTIFIED_ONLY, FIRST, backend_names
 from ..systems import System
 from ..tensors import has_numbers, require_tensor
-from .discretize import ADAMS_BASHFORTH, INTEGRATORS, METHODS
+from .discretize import ADAMS_BASHFORTH, BILINEAR_EXACT, INTEGRATORS, METHODS
 from .latest import Latest
 from .multistep import MultistepState, scan_by_steps, starting_state
 from .padding import mask, require_padding, run_padded
@@ -410,8 +410,9 @@ class SSMLayer(nn.Module):
     def _require_backend(self) -> None:
         if not self.integrates:
             return
+        compiled = (COMPILED,) if self.discretization == BILINEAR_EXACT and self.structure != "mimo" else ()
         for name, value, allowed in (
-            ("backend", self.backend, (None, AUTO, FIRST, COMPILED, "torch")),
+            ("backend", self.backend, (None, AUTO, FIRST, *compiled, "torch")),
             ("tolerance", self.tolerance, (None,)),
             ("recheck", self.recheck, (0,)),
         ):

@@ -129,14 +129,14 @@ class SequenceModel(nn.Module):
             UnstableRecurrence: the state of a layer left the range of the dtype, as does any other number of the model
                 whose outputs would not be finite, or a parameter is no longer finite.
         """
-        self._check_rank(u)
+        self._require_shape(u)
         require_padding(padding)
         real = None
         if lengths is not None:
             real = mask(lengths, u.shape[:2], padding, u.device)
             # Norms and sums look at what lies outside: NaN times a cotangent of 0 is NaN.
             u = u.masked_fill(~real if self.tokens else ~real[..., None], 0)
-        self._check(u)
+        self._require_numbers(u)
         self._check_state(state)
         x = self._encoded(u)
         finals = []
@@ -177,8 +177,8 @@ class SequenceModel(nn.Module):
 
         With pooling `last` or `mean` the output is that of the sequence so far.
         """
-        self._check_rank(u_k, step=True)
-        self._check(u_k)
+        self._require_shape(u_k, step=True)
+        self._require_numbers(u_k)
         self._check_state(state)
         x = self._encoded(u_k)
         finals = []
@@ -253,7 +253,7 @@ class SequenceModel(nn.Module):
         require_finite_parameters(self, cause)
         raise out_of_range(f"{where} of this model", u) from cause
 
-    def _check_rank(self, u: torch.Tensor, *, step: bool = False) -> None:
+    def _require_shape(self, u: torch.Tensor, *, step: bool = False) -> None:
         """Raise a `DTypeError` or `ShapeError` unless u has the type and the axes that this model takes."""
         axes = ["batch"] if step else ["batch", "length"]
         if not self.tokens:
@@ -265,6 +265,10 @@ class SequenceModel(nn.Module):
             raise ShapeError(f"u has shape {tuple(u.shape)}; this model takes ({wanted}).")
 
     def _check(self, u: torch.Tensor) -> None:
+        self._require_shape(u)
+        self._require_numbers(u)
+
+    def _require_numbers(self, u: torch.Tensor) -> None:
         """Raise a `DTypeError` or `ParameterError` unless u has numbers that this model takes."""
         if not self.tokens:
             held = self.encoder.weight

@@ -118,7 +118,7 @@ def _model(
     settle(notes, failure, members.rank)
     require_agreement(notes, ("call", "batch", "pooling", "training"))
 
-    x = model.encoder(u)
+    x = model._encoded(u)
     finals = []
     for i, block in enumerate(model.blocks):
         before = None if state is None else state.layers[i]

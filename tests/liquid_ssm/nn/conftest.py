@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -127,6 +128,14 @@ def exact():
 def exact_both_ways():
     """exact_both_ways(layer, u) -> (exact y, bound) of a bidirectional layer."""
     return _exact_both_ways
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_graphs():
+    """Graphs of other tests' layers do not count towards the limit of `torch.compile`."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 @pytest.fixture
