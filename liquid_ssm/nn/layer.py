@@ -133,12 +133,6 @@ class SSMLayer(nn.Module):
             system = _scaled(system, liquid_scale)
         self.spec = ModeSpec(mode, order, correlations, window)
         require_mode(system.discretize(discretization) if discretization in INTEGRATORS else system, self.spec)
-        full = system.structure == "dplr" and discretization == "zoh"
-        if full and self.spec.order > 1 and (mode == "pb" or (mode == "kb" and window is not None)):
-            raise ParameterError(
-                f"{self.spec.label} has no recurrence for the full matrix that 'zoh' makes of a dplr system; use "
-                "discretization='bilinear' or 'euler', or mode 's4', 'liquid', 'truncated' or 'kb' without window."
-            )
         self.n_state = n_state
         self.discretization = discretization
         if reverse_lag not in (0, 1) or (reverse_lag and not bidirectional):
@@ -389,6 +383,7 @@ class SSMLayer(nn.Module):
                 self.continuous, *how, u, every, state, rate=rate, reverse=reverse, backend=self.backend
             )
         require_one_interval(state)
+        self._require_recurrence()
         system = self.system(rate, reverse=reverse)
         if self.max_gain is not None:
             u = clamped(u, layer_limit(self, system).to(u.dtype)[:, None])
@@ -421,6 +416,16 @@ class SSMLayer(nn.Module):
                     f"{name} is {value!r}, but nothing is selected for discretization {self.discretization!r}; leave "
                     f"{name} out, or discretise with {', '.join(METHODS)}."
                 )
+
+    def _require_recurrence(self) -> None:
+        """Raise a `ParameterError` for what no backend computes; `SplitRealStep` does."""
+        spec = self.spec
+        full = self.structure == "dplr" and self.discretization == "zoh"
+        if full and spec.order > 1 and (spec.mode == "pb" or (spec.mode == "kb" and spec.window is not None)):
+            raise ParameterError(
+                f"{spec.label} has no recurrence for the full matrix that 'zoh' makes of a dplr system; use "
+                "discretization='bilinear' or 'euler', or mode 's4', 'liquid', 'truncated' or 'kb' without window."
+            )
 
     def _require_own(self, state: Any) -> None:
         if isinstance(state, MultistepState) and self.discretization != ADAMS_BASHFORTH:

@@ -410,8 +410,6 @@ def test_the_state_at_rest_is_known_without_discretising(kind, make_layer, monke
         ({"tolerance": -1.0}, "tolerance is -1.0; give a number of at least 0"),
         ({"tolerance": "x"}, "tolerance is 'x'"),
         ({"recheck": 2}, "recheck is 2; it is a share of calls"),
-        ({"init": "legs", "discretization": "zoh", "mode": "pb"}, "pb.* full matrix .*'bilinear' or 'euler'"),
-        ({"init": "legs", "discretization": "zoh", "mode": "kb", "window": 4}, "kb.* full matrix"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -423,6 +421,16 @@ def test_a_backend_may_compute_in_another_dtype(make_signal):
     y = SSMLayer(3, 4, backend="numba:float32", seed=0, feedthrough=False).double()(make_signal().double())
     assert y.dtype == torch.float64
     assert torch.equal(y.float().double(), y)
+
+
+@pytest.mark.parametrize("options", [{"mode": "pb"}, {"mode": "kb", "window": 4}])
+@pytest.mark.parametrize("backend", ["auto", "first", "numpy"])
+def test_what_a_full_exponential_does_not_run_is_refused(options, backend, make_signal):
+    layer, u = SSMLayer(3, 4, init="legs", discretization="zoh", backend=backend, **options), make_signal()
+    with pytest.raises(ls.ParameterError, match=r"full matrix .*'bilinear' or 'euler'"):
+        layer(u)
+    with torch.no_grad(), pytest.raises(ls.ParameterError, match=r"full matrix .*'bilinear' or 'euler'"):
+        layer.step(u[:, 0])
 
 
 @pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb", "kb-window"])

@@ -93,7 +93,7 @@ def test_outputs_are_the_sums_over_all_tuples(
     method, order, structure, mode, make_layer, make_signal, definition, in_double
 ):
     if (structure, method) == ("dplr", "zoh"):
-        with pytest.raises(ls.ParameterError, match=r"euler, bilinear|'bilinear' or 'euler'"):
+        with pytest.raises(ls.ParameterError, match="euler, bilinear"):
             make_layer(structure, mode, discretization=method)(make_signal(), dt=torch.ones(2, 21))
         return
     layer = make_layer(structure, mode, order=order, discretization=method, dt_max=0.02, dt_min=0.01)

@@ -362,7 +362,7 @@ def test_a_seed_that_breaks_down_is_a_result(tmp_path: Path) -> None:
     start(tmp_path / "run", configuration)
     document = train(configuration, tmp_path / "run")
     assert document["summary"] == {"seeds": 1, "failed": 1}
-    assert document["seeds"][0]["failure"].startswith("Diverged: ")
+    assert document["seeds"][0]["failure"].startswith("UnstableRecurrence: ")
     assert json.loads((tmp_path / "run" / "seed-0" / "result.json").read_text())["failure"] is not None
 
 
