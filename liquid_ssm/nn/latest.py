@@ -63,7 +63,6 @@ class Latest:
                     break
             else:
                 return kept.step, kept.limit
-        layer._require_recurrence()
         numbers = [_Numbers(parameter) for parameter in parameters]
         if layer.D is not None:
             layer._require_finite_feedthrough(layer.D)

@@ -418,13 +418,14 @@ class SSMLayer(nn.Module):
                 )
 
     def _require_recurrence(self) -> None:
-        """Raise a `ParameterError` for what no backend computes; `SplitRealStep` does."""
+        """Raise a `ParameterError` for what is only computed step by step, without gradients."""
         spec = self.spec
         full = self.structure == "dplr" and self.discretization == "zoh"
         if full and spec.order > 1 and (spec.mode == "pb" or (spec.mode == "kb" and spec.window is not None)):
             raise ParameterError(
-                f"{spec.label} has no recurrence for the full matrix that 'zoh' makes of a dplr system; use "
-                "discretization='bilinear' or 'euler', or mode 's4', 'liquid', 'truncated' or 'kb' without window."
+                f"{spec.label} with the full matrix that 'zoh' makes of a dplr system is computed by `step` under "
+                "torch.no_grad() and by SplitRealStep alone; use discretization='bilinear' or 'euler', or mode 's4', "
+                "'liquid', 'truncated' or 'kb' without window."
             )
 
     def _require_own(self, state: Any) -> None:
