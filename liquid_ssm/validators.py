@@ -170,9 +170,10 @@ def _code() -> str:
     # In a checkout the last two lie beside the package, in an installation inside it.
     for package in ("liquid_ssm", "liquid_ssm.backends", "liquid_ssm.oracle"):
         spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            prefix = package.replace(".", "/")
-            found |= {f"{prefix}/{name}": path for name, path in _files(Path(folder), (".py",))}
+        if spec and spec.submodule_search_locations:
+            # Not the further ones: in a checkout that is all of it, tests and documents too.
+            folder, prefix = Path(spec.submodule_search_locations[0]), package.replace(".", "/")
+            found |= {f"{prefix}/{name}": path for name, path in _files(folder, (".py",))}
     return _digest(found.items())
 
 

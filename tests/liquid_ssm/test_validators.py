@@ -310,6 +310,24 @@ def test_code(where: str, change: str, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert validators()["code"] != real
 
 
+def test_code_beside_the_package_in_a_checkout_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copied_packages(monkeypatch, tmp_path)
+    before, find = validators()["code"], module.find_spec
+    (tmp_path / "beside.py").touch()
+
+    def find_with_checkout(name: str) -> ModuleSpec | None:
+        spec = find(name)
+        if name == "liquid_ssm":
+            assert spec is not None
+            assert spec.submodule_search_locations is not None
+            spec.submodule_search_locations.append(str(tmp_path))
+        return spec
+
+    monkeypatch.setattr(module, "find_spec", find_with_checkout)
+    forget()
+    assert validators()["code"] == before
+
+
 @pytest.mark.parametrize("name", ["inner/backend", "inner/helper"])
 def test_code_of_a_third_party_backend(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     a_backend(monkeypatch, tmp_path)
