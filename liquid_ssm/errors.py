@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -104,3 +105,9 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> ParameterErro
     near = get_close_matches(str(given), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ParameterError(f"unknown {kind} {given!r}; allowed: {', '.join(names)}.{hint}")
+
+
+def require_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise a `ParameterError` for what is no whole number, truth values among them, or is below the least one."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ParameterError(f"{name} is {value!r}; give a whole number from {least}.")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..errors import ParameterError, ShapeError, unknown_name
+from ..errors import ParameterError, ShapeError, require_whole, unknown_name
 from ..tensors import has_numbers
 from .block import ACTIVATIONS
 from .model import POOLINGS
@@ -166,8 +166,7 @@ class Transformer(_Baseline):
         dropout: float = 0.0,
         heads: int = DEFAULT_HEADS,
     ) -> None:
-        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
-            raise ParameterError(f"heads is {heads!r}; give a whole number from 1.")
+        require_whole("heads", heads)
         if n_channels % width_unit(heads):
             raise ParameterError(
                 f"n_channels is {n_channels}; a Transformer of {heads} heads with sinusoidal positions needs a "

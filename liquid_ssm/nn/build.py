@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import inf, isqrt
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import ParameterError, unknown_name
+from ..errors import ParameterError, require_whole, unknown_name
 from .baselines import DEFAULT_HEADS, LSTM, Transformer, width_unit
 from .block import ACTIVATIONS
 from .layer import SSMLayer
@@ -90,9 +90,7 @@ class ModelConfig:
             if getattr(self, name) not in allowed:
                 raise unknown_name(name, getattr(self, name), allowed)
         for name in ("n_inputs", "n_outputs", "n_layers", "n_channels", "n_state", "order"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ParameterError(f"{name} is {value!r}; give a whole number from 1.")
+            require_whole(name, getattr(self, name))
         for name in ("tokens", "pair", "prenorm", "glu", "bidirectional"):
             if not isinstance(getattr(self, name), bool):
                 raise ParameterError(f"{name} is {getattr(self, name)!r}; give true or false.")
@@ -211,8 +209,7 @@ def width_for(config: ModelConfig, budget: int) -> int:
     Raises:
         ParameterError: a budget below 1.
     """
-    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget < 1:
-        raise ParameterError(f"budget is {budget!r}; give a whole number of parameters from 1.")
+    require_whole("budget", budget)
     unit = _unit(config)
     by_width = [n_parameters(replace(config, n_channels=k * unit)) for k in (1, 2, 3)]
     # More than k² parameters of a width k, and more the wider it is.

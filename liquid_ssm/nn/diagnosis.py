@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from inspect import signature
 from itertools import pairwise
 from math import inf, isfinite, log10, nan
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 import liquid_ssm as ls
 
 from ..backend import Backend
-from ..errors import ParameterError, UnstableRecurrence
+from ..errors import ParameterError, UnstableRecurrence, require_whole
 from ..modes import State
 from ..problem import ModeSpec
 from ..registry import FIRST, default_backend
@@ -151,8 +151,7 @@ def diagnose(
             model fails, or a number is outside its range.
     """
     for name, value in (("orders", orders), ("rows", rows)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ParameterError(f"{name} is {value!r}; give a whole number from 1.")
+        require_whole(name, value)
     if dead is not None and (isinstance(dead, bool) or not isinstance(dead, Real) or not 0 <= dead <= 1):
         raise ParameterError(f"dead is {dead!r}; it is a share of energy, from 0 to 1, or None.")
     if not isinstance(u, torch.Tensor):

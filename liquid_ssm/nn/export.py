@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..complex_numbers import Number, Split, is_complex
-from ..errors import BackendUnavailable, DTypeError, ParameterError, ShapeError
+from ..errors import BackendUnavailable, DTypeError, ParameterError, ShapeError, require_whole
 from ..modes import State, state_shapes
 from .discretize import ADAMS_BASHFORTH, INTEGRATORS
 from .layer import SSMLayer
@@ -183,8 +183,8 @@ class SplitRealForward(SplitReal):
 
     def __init__(self, layer: SSMLayer, rate: float = 1.0, frozen: bool = True, *, length: int | None = None) -> None:
         super().__init__(layer, rate, frozen)
-        if length is not None and length < 1:
-            raise ParameterError(f"length is {length}; give a number of steps >= 1, or None for any.")
+        if length is not None:
+            require_whole("length", length)
         self.length = length
 
     def forward(self, u: torch.Tensor, *state: torch.Tensor) -> Parts:

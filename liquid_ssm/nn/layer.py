@@ -15,7 +15,7 @@ from torch import nn
 import liquid_ssm as ls
 
 from ..apply import SELECTING, require_no_selection
-from ..errors import LiquidSSMError, ParameterError, ShapeError, unknown_name
+from ..errors import LiquidSSMError, ParameterError, ShapeError, require_whole, unknown_name
 from ..initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
 from ..modes import require_mode
 from ..problem import DEFAULT_ORDER, ModeSpec
@@ -304,10 +304,11 @@ class SSMLayer(nn.Module):
         """Rest: the state before the first input.
 
         Raises:
-            ParameterError: the layer is bidirectional, and has none.
+            ParameterError: the layer is bidirectional, and has none, or batch is no whole number from 0.
         """
         if self.bidirectional:
             raise ParameterError("a bidirectional layer has no state; leave state and return_state out.")
+        require_whole("batch", batch, 0)
         like = self.continuous.log_dt.new_empty((batch, self.n_channels, 0), dtype=self.continuous.dtype)
         return self._starting_state(like, None)
 

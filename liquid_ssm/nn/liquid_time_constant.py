@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ..continuous import ContinuousSystem
-from ..errors import DTypeError, ParameterError, ShapeError, UnstableRecurrence, unknown_name
+from ..errors import DTypeError, ParameterError, ShapeError, UnstableRecurrence, require_whole, unknown_name
 from ..systems import Array
 from ..tensors import HALVES, has_numbers, require_tensor
 from .padding import mask
@@ -92,8 +92,7 @@ class LTC(nn.Module):
         if solver not in SOLVERS:
             raise unknown_name("solver", solver, SOLVERS)
         for name, count in (("n_inputs", n_inputs), ("n_state", n_state), ("unfolds", unfolds)):
-            if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-                raise ParameterError(f"{name} is {count!r}; give a whole number from 1.")
+            require_whole(name, count)
         for name, value, least in (("dt", dt, 0.0), ("atol", atol, 0.0), ("rtol", rtol, _LEAST_RTOL)):
             if not isinstance(value, Real) or not (value >= least and 0 < value < math.inf):
                 what = "a positive number" if least == 0 else f"a number from {least}, the least that float64 resolves"
@@ -195,6 +194,7 @@ class LTC(nn.Module):
 
     def initial_state(self, batch: int) -> torch.Tensor:
         """The state before the first input, 0; it is no rest point, since f A drives the state without input too."""
+        require_whole("batch", batch, 0)
         return torch.zeros(batch, self.n_state, dtype=self.A.dtype, device=self.A.device)
 
     def extra_repr(self) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ..errors import DTypeError, ParameterError, ShapeError, unknown_name
+from ..errors import DTypeError, ParameterError, ShapeError, require_whole, unknown_name
 from ..instability import require_finite_input
 from ..tensors import all_finite_there, has_numbers, require_tensor
 from .block import Block, out_of_range
@@ -77,8 +76,7 @@ class SequenceModel(nn.Module):
             raise unknown_name("pooling", pooling, POOLINGS)
         sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_layers": n_layers, "n_channels": n_channels}
         for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-                raise ParameterError(f"{name} is {size!r}; give a whole number from 1.")
+            require_whole(name, size)
         if layer is not None and options:
             raise ParameterError(f"{', '.join(options)}: options of SSMLayer do not go with a layer that is given.")
         if isinstance(layer, nn.Module):
@@ -196,6 +194,7 @@ class SequenceModel(nn.Module):
 
     def initial_state(self, batch: int) -> ModelState:
         """Rest: the state before the first input."""
+        require_whole("batch", batch, 0)
         layers = tuple(block.initial_state(batch) for block in self.blocks)
         if self.pooling != "mean":
             return ModelState(layers)

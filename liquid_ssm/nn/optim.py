@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
+from numbers import Real
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import ParameterError
@@ -34,15 +37,16 @@ def parameter_groups(
         Dictionaries with `params`, `lr`, `weight_decay` and a `name`; groups without parameters are left out.
 
     Raises:
-        ParameterError: a name that is no group, or a negative rate.
+        ParameterError: a name that is no group, or a rate that is no finite number from 0.
     """
     rates = dict.fromkeys(GROUPS, ssm_lr) if not isinstance(ssm_lr, Mapping) else {g: ssm_lr.get(g, lr) for g in GROUPS}
     unknown = [] if not isinstance(ssm_lr, Mapping) else [name for name in ssm_lr if name not in GROUPS]
     if unknown:
         raise ParameterError(f"ssm_lr names {', '.join(unknown)}; allowed: {', '.join(GROUPS)}.")
     for name, value in {"lr": lr, "weight_decay": weight_decay, **rates}.items():
-        if not value >= 0:
-            raise ParameterError(f"{name} is {value}; rates are numbers from 0.")
+        number = isinstance(value, (Real, torch.Tensor)) and not isinstance(value, bool)
+        if not (number and 0 <= value < inf):
+            raise ParameterError(f"{name} is {value!r}; give a finite number from 0.")
     groups: dict[str, dict[str, Any]] = {
         "ordinary": {"params": [], "lr": lr, "weight_decay": weight_decay, "name": "ordinary"}
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..errors import ParameterError, unknown_name
+from ..errors import ParameterError, require_whole, unknown_name
 from .presets import Preset, get_preset
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
@@ -79,8 +79,8 @@ class Configuration:
             "threads": 1,
         }.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ParameterError(f"{name} is {value}; give a whole number from {least}.")
+            if value is not None:
+                require_whole(name, value, least)
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise ParameterError(f"seeds are {list(self.seeds)}; give different whole numbers from 0, at least one.")
         if self.clip is not None and not 0 < self.clip < inf:

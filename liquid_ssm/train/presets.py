@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import inf
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ParameterError, unknown_name
+from ..errors import ParameterError, require_whole, unknown_name
 
 if TYPE_CHECKING:
     from ..nn.build import ModelConfig
@@ -81,9 +81,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise ParameterError(f"{name} is {value!r}; give a whole number from {least}.")
+            require_whole(name, getattr(self, name), least)
         for name in ("dropout", "lr", "ssm_lr", "weight_decay", "dt_min", "dt_max"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < inf:

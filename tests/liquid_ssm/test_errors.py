@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import re
 
+import numpy as np
 import pytest
 
 import liquid_ssm as ls
 from liquid_ssm.backend import Rejection
-from liquid_ssm.errors import BackendRejected, UnstableRecurrence, unknown_name
+from liquid_ssm.errors import BackendRejected, UnstableRecurrence, require_whole, unknown_name
 from liquid_ssm.testing.contract import BackendFault
 from liquid_ssm.testing.subject import PropertyViolation
 
@@ -41,6 +43,13 @@ def test_rejections_are_listed_in_the_message():
 def test_near_names_are_offered_and_far_ones_are_not():
     assert "Did you mean 'bilinear'?" in str(unknown_name("method", "bilinaer", ["euler", "bilinear"]))
     assert "Did you mean" not in str(unknown_name("method", "xyz", ["euler", "bilinear"]))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "2", None, float("nan")])
+def test_what_is_no_whole_number_is_named(value):
+    with pytest.raises(ls.ParameterError, match=f"^rows is {re.escape(repr(value))}; give a whole number from 1.$"):
+        require_whole("rows", value)
+    assert require_whole("rows", np.int32(7), 7) is None
 
 
 @pytest.mark.parametrize(

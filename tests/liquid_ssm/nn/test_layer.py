@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import liquid_ssm as ls
-from liquid_ssm.nn import ContinuousParameters, SSMLayer
+from liquid_ssm.nn import LTC, ContinuousParameters, SequenceModel, SSMLayer
 from liquid_ssm.oracle.discretisation_rounding import COMPLEX_QUOTIENT, discretisation_bounds
 from liquid_ssm.oracle.rounding import COMPLEX_PRODUCT
 
@@ -483,6 +483,21 @@ def test_a_state_of_another_integrator_is_named(dt, make_layer, make_signal):
 def test_both_directions_have_no_state():
     with pytest.raises(ls.ParameterError, match="bidirectional layer has no state"):
         SSMLayer(2, 4, bidirectional=True).initial_state(1)
+
+
+@pytest.mark.parametrize("batch", [-1, 2.0, "2"])
+@pytest.mark.parametrize("made", [SSMLayer(2, 4), LTC(2, 3), SequenceModel(1, 1, n_layers=1, n_channels=2, n_state=4)])
+def test_a_number_of_rows_is_a_whole_number_from_0(made, batch):
+    with pytest.raises(ls.ParameterError, match=r"batch is .*; give a whole number from 0"):
+        made.initial_state(batch)
+    assert made.initial_state(0) is not None
+
+
+def test_rest_for_as_many_rows_as_an_input_has_compiles(make_layer):
+    layer = make_layer()
+    rest = torch.compile(lambda u: layer.initial_state(u.shape[0]), fullgraph=True, backend="eager", dynamic=True)
+    for batch in (2, 3):
+        assert same(rest(torch.zeros(batch, 3)), layer.initial_state(batch))
 
 
 def test_a_system_that_does_not_fit_is_refused():

@@ -56,9 +56,19 @@ def test_frozen_and_shared_parameters_are_counted_right():
     [
         ({"ssm_lr": {"C": 1.0}}, "names C"),
         ({"ssm_lr": -1.0}, "Lambda is -1.0"),
-        ({"weight_decay": float("nan")}, "nan"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"lr": "a"}, "lr is 'a'; give a finite number from 0"),
+        ({"lr": True}, "lr is True"),
+        ({"lr": None}, "lr is None"),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"ssm_lr": {"dt": "1e-3"}}, "dt is '1e-3'"),
     ],
 )
 def test_bad_rates_are_named(options, message):
     with pytest.raises(ls.ParameterError, match=message):
-        parameter_groups(model(), lr=0.1, **options)
+        parameter_groups(model(), **{"lr": 0.1, **options})
+
+
+def test_rates_may_be_tensors_as_in_torch():
+    rate = torch.tensor(0.5)
+    assert parameter_groups(model(), lr=rate)[0]["lr"] is rate
