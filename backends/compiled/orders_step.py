@@ -102,10 +102,10 @@ def _slot(  # type: ignore[no-untyped-def]
     zero = splat(new.dtype.type(0))
     buffers = np.zeros(6 * w, new.dtype)
     nothing = new.dtype.type(0)
-    trace = nothing
+    trace, unread = nothing, zero
+    last = 2 * whole * w
     o = channel * per_channel
     for row in range(rows):
-        last = 2 * whole * w
         if rest:
             for i in range(rest):
                 buffers[i] = old[state + last + i]
@@ -141,10 +141,12 @@ def _slot(  # type: ignore[no-untyped-def]
             store(sums, row * 2 * w, real)
             store(sums, row * 2 * w + w, imaginary)
         if not reads:
-            for i in range(2 * modes):
-                trace += new[state + i] * nothing
+            for v in range(2 * whole):
+                unread = fma(zero, load(new, state + v * w), unread)
+            for i in range(rest):
+                trace += new[state + last + i] * nothing
         o, state, below = o + per_channel, state + 2 * modes, below + 2 * modes
-    return trace
+    return trace + total(unread)
 
 
 @compiled
