@@ -161,7 +161,7 @@ class _System:
         """The same system with NumPy arrays; no gradient flows through it."""
         if not self.is_torch:
             return self
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self._arrays().items()}
+        arrays = {name: tensor.numpy(force=True) for name, tensor in self._arrays().items()}
         return type(self)(**arrays, conjugate_pairs=self.conjugate_pairs)
 
     @property

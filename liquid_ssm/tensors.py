@@ -62,13 +62,23 @@ def compute_tensors(
     if not traced:
         _require_finite(chosen, system, inputs, spec, problem, y, final, state)
     if u.dtype in HALVES:
-        y = y.to(u.dtype)
-        if not (traced or bool(torch.isfinite(y).all())):
-            raise ParameterError(
-                f"y leaves the range of {u.dtype}, whose largest number is {torch.finfo(u.dtype).max:.3g}; give u as "
-                "float32 (u.float()) or bfloat16."
-            )
+        y = narrowed(y, u.dtype)
     return (y, final) if return_state else y
+
+
+def narrowed(y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Finite y in a narrower dtype.
+
+    Raises:
+        ParameterError: it is outside the range of the dtype.
+    """
+    y = y.to(dtype)
+    if has_numbers(y) and not bool(torch.isfinite(y).all()):
+        raise ParameterError(
+            f"y leaves the range of {dtype}, whose largest number is {torch.finfo(dtype).max:.3g}; give u as float32 "
+            "(u.float()) or bfloat16."
+        )
+    return y
 
 
 def vjp_tensors(

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..errors import ParameterError, ShapeError, require_whole, unknown_name
+from ..errors import ParameterError, require_whole, unknown_name
 from ..tensors import has_numbers
 from .block import ACTIVATIONS
 from .model import POOLINGS
+from .model_inputs import require_finite_output, require_numbers, require_shape
 from .padding import mask
+from .parameters import require_rate
 
 DEFAULT_HEADS = 4
 
@@ -61,13 +63,21 @@ class _Baseline(nn.Module):
             (batch, n_outputs), with pooling `none` (batch, length, n_outputs).
 
         Raises:
-            ShapeError, ParameterError: what was given does not fit, or a row has no steps.
+            ShapeError, DTypeError, ParameterError: what was given does not fit or is not finite, or a row has no steps.
+            UnstableRecurrence: parameters or outputs are not finite.
         """
-        self._check(u)
-        real = None if lengths is None else mask(lengths, u.shape[:2], "right", u.device)
+        require_shape(self, u)
+        require_rate(rate)
+        real = None
+        if lengths is not None:
+            real = mask(lengths, u.shape[:2], "right", u.device)
+            u = u.masked_fill(~real if self.tokens else ~real[..., None], 0)
+        require_numbers(self, u)
         if u.shape[1] == 0 or (real is not None and has_numbers(real) and not bool(real.any(1).all())):
             raise ParameterError("a row has no steps, and so no features; leave it out.")
-        y: torch.Tensor = self.head(self._pooled(self.features(self.encoder(u), real, float(rate)), real))
+        x = self.encoder(u.long() if self.tokens else u)
+        y: torch.Tensor = self.head(self._pooled(self.features(x, real, float(rate)), real))
+        require_finite_output(self, u, y)
         return y
 
     def _pooled(self, x: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
@@ -79,20 +89,6 @@ class _Baseline(nn.Module):
         if self.pooling == "last":
             return x.gather(1, (count - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
         return x.masked_fill(~real[..., None], 0.0).sum(1) / count[:, None]
-
-    def _check(self, u: torch.Tensor) -> None:
-        wanted = "(batch, length)" if self.tokens else f"(batch, length, {self.n_inputs})"
-        if u.ndim != (2 if self.tokens else 3) or not (self.tokens or u.shape[2] == self.n_inputs):
-            raise ShapeError(f"u has shape {tuple(u.shape)}; this model takes {wanted}.")
-        if not self.tokens:
-            return
-        if u.is_floating_point() or u.is_complex():
-            raise ParameterError(f"u has dtype {u.dtype}; tokens are whole numbers, as with .long().")
-        if u.numel() and has_numbers(u) and not 0 <= int(u.min()) <= int(u.max()) < self.n_inputs:
-            raise ParameterError(
-                f"u holds tokens from {int(u.min())} to {int(u.max())}; this model's vocabulary is 0 to "
-                f"{self.n_inputs - 1}."
-            )
 
 
 class LSTM(_Baseline):
@@ -129,11 +125,21 @@ class LSTM(_Baseline):
     def step(
         self, u_k: torch.Tensor, state: LSTMState | None = None, rate: float | torch.Tensor = 1.0
     ) -> tuple[torch.Tensor, LSTMState]:
-        """One time step: u_k (batch, n_inputs), or (batch,) tokens, gives (batch, n_outputs) and the state after it."""
-        x, (h, c) = self.lstm(self.encoder(u_k)[:, None], None if state is None else (state.h, state.c))
+        """One time step: u_k (batch, n_inputs), or (batch,) tokens, gives (batch, n_outputs) and the state after it.
+
+        Raises:
+            as `forward`.
+        """
+        require_shape(self, u_k, step=True)
+        require_rate(rate)
+        require_numbers(self, u_k)
+        x = self.encoder(u_k.long() if self.tokens else u_k)
+        x, (h, c) = self.lstm(x[:, None], None if state is None else (state.h, state.c))
         x = self.dropout(x[:, 0])
         total, steps = (x, 1) if state is None else (state.total + x, state.steps + 1)
-        return self.head(total / steps if self.pooling == "mean" else x), LSTMState(h, c, total, steps)
+        y = self.head(total / steps if self.pooling == "mean" else x)
+        require_finite_output(self, u_k, y)
+        return y, LSTMState(h, c, total, steps)
 
 
 class Transformer(_Baseline):

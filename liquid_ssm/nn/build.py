@@ -188,7 +188,8 @@ def n_parameters(config: ModelConfig) -> int:
     unit = _unit(config)
     if config.n_channels % unit:
         build(replace(config, n_layers=1))
-    blocks = int(config.options.get("n_blocks", 1))
+    blocks = config.options.get("n_blocks", 1)
+    require_whole("n_blocks", blocks)
     few, more = 8 * blocks, 16 * blocks
     if config.n_state > more and config.kind not in BASELINES:
         a, b = (n_parameters(replace(config, n_state=n)) for n in (few, more))
@@ -222,7 +223,11 @@ def width_for(config: ModelConfig, budget: int) -> int:
 
 
 def _unit(config: ModelConfig) -> int:
-    return width_unit(config.options.get("heads", DEFAULT_HEADS)) if config.kind == "transformer" else 1
+    if config.kind != "transformer":
+        return 1
+    heads = config.options.get("heads", DEFAULT_HEADS)
+    require_whole("heads", heads)
+    return width_unit(heads)
 
 
 def _at(values: list[int], k: int) -> int:

@@ -309,7 +309,7 @@ def _driven(given: LayerInput, u: torch.Tensor) -> torch.Tensor:
     if layer.max_gain is None:
         return u
     if given.dt is not None or layer.integrates:
-        every = layer.continuous.intervals(u, given.rate) if given.dt is None else given.dt * given.rate
+        every = layer.continuous.intervals(u, given.rate, given.dt)
         return clamped(u, sampled_limit(layer, every).to(u.dtype))
     return clamped(u, layer_limit(layer, layer.system(given.rate)).to(u.dtype)[:, None])
 
@@ -353,7 +353,7 @@ class _Fine:
         self.parameters = deepcopy(layer.continuous).to("cpu", torch.float64)
         self.u = u.to("cpu", torch.float64).contiguous()
         self.rate = given.rate.cpu() if isinstance(given.rate, torch.Tensor) else given.rate
-        self.dt = None if given.dt is None else given.dt[: len(u)].to("cpu", torch.float64) * self.rate
+        self.dt = None if given.dt is None else self.parameters.intervals(self.u, self.rate, given.dt[: len(u)].cpu())
         if self.dt is None and layer.integrates:
             self.dt = self.parameters.intervals(self.u, self.rate)
 

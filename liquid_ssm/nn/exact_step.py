@@ -129,8 +129,8 @@ def _fail(Lambda: torch.Tensor, B: torch.Tensor, u: torch.Tensor, at: list[int],
     inputs = u[k, row] if Lambda.ndim == 1 else u[k, row, channel]
     raise UnstableRecurrence(
         f"{BILINEAR_EXACT} has a pole, or divides by what cannot be told from 0, at step {start + k}, channel "
-        f"{channel} (|u| there: {float(inputs.abs().max()):.3g}); it contracts as long as |u| < {limit:.3g}; scale u "
-        "down.",
+        f"{channel} (|u| there: {float(inputs.abs().max()):.3g}); it contracts as long as |u| < {limit:.3g}; scale u, "
+        "dt or rate down.",
         step=start + k,
         channel=channel,
         input_bound=limit,

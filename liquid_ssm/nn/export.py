@@ -13,6 +13,7 @@ from ..modes import State, state_shapes
 from .discretize import ADAMS_BASHFORTH, INTEGRATORS
 from .layer import SSMLayer
 from .multistep import MultistepState
+from .parameters import require_rate
 from .split_integrators import ExactStep, MultistepStep, arithmetic_of
 from .split_real import RealArithmetic, parts_of
 from .stability import clamped, layer_limit, sampled_limit
@@ -57,8 +58,9 @@ class SplitReal(nn.Module):
             )
         if layer.max_gain is not None and not frozen:
             raise ParameterError("the clamp of max_gain is a constant of the graph; leave frozen=True.")
+        require_rate(rate)
         self.rate, self.frozen, self.discretization = float(rate), frozen, layer.discretization
-        self.n_channels, self.dtype = layer.n_channels, layer.continuous.dtype
+        self.n_channels = layer.n_channels
         self.shapes, self.label = _shapes(layer, 1), layer.spec.label
         self._constants: dict[str, tuple[str, ...]] = {}
         self.arithmetic: RealArithmetic | ExactStep | MultistepStep
@@ -72,7 +74,8 @@ class SplitReal(nn.Module):
                 self.arithmetic = RealArithmetic(layer.spec, system.structure, system.weight)
                 parameters = system.parameters
                 limit = None if layer.max_gain is None else layer_limit(layer, system)
-        self.register_buffer("limit", None if limit is None else limit.to(self.dtype))
+        dtype = layer.continuous.dtype
+        self.register_buffer("limit", None if limit is None else limit.to(dtype))
         if not frozen:
             self.continuous = layer.continuous
             self.register_parameter("D", layer.D)
@@ -82,13 +85,18 @@ class SplitReal(nn.Module):
             self._constants[name] = tuple(parts)
             for key, part in parts.items():
                 self.register_buffer(key, part.detach().clone(memory_format=torch.contiguous_format))
-        self.register_buffer("D", None if layer.D is None else layer.D.detach().to(self.dtype).clone())
+        self.register_buffer("D", None if layer.D is None else layer.D.detach().to(dtype).clone())
         self.eval()
 
     @property
     def state_names(self) -> tuple[str, ...]:
         """The parts of a state in their order: `x`, and for some modes `sums` and `inputs`."""
         return tuple(self.shapes)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of inputs, states and outputs."""
+        return self.C_re.dtype if self.frozen else self.continuous.dtype
 
     def initial_state(self, batch: int) -> Parts:
         """Rest."""
@@ -237,9 +245,11 @@ def split_state(layer: SSMLayer, state: Any) -> Parts:
         state: as its `step`, `forward` or `initial_state` returned it, or x_{-1}.
 
     Raises:
-        ShapeError: no state of this layer.
+        ShapeError, ParameterError: no state of this layer.
     """
     x = state.x if isinstance(state, (State, MultistepState)) else state
+    if not isinstance(x, torch.Tensor) or x.ndim == 0:
+        raise ParameterError(f"state is a {type(state).__name__}; give what step, forward or initial_state returned.")
     like = layer.continuous.log_dt.new_empty((x.shape[0], layer.n_channels, 0), dtype=layer.continuous.dtype)
     whole = layer._starting_state(like, state)
     parts = [part for part in whole if part is not None] if isinstance(whole, tuple) else [whole]
@@ -252,7 +262,7 @@ def join_state(layer: SSMLayer, parts: Parts) -> Any:
     Raises:
         ShapeError: other parts than those of a state of this layer.
     """
-    shapes = _shapes(layer, parts[0].shape[0])
+    shapes = _shapes(layer, len(parts[0]) if parts and parts[0].ndim else 0)
     wanted = {name: (*shape, 2) if name in ("x", "f") else shape for name, shape in shapes.items()}
     found = [tuple(part.shape) for part in parts]
     if found != list(wanted.values()):

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from ..finite import finite
+from ..modes import State
 from ..prepared_step import PreparedStep
 from ..tensors import each_part, has_numbers
+from .parameters import require_rate
 from .stability import clamped, layer_limit
 
 if TYPE_CHECKING:
@@ -37,6 +40,10 @@ class Latest:
             or not has_numbers(u_k)
         ):
             return None
+        for part in state if isinstance(state, State) else (state,):
+            if part is not None and not (isinstance(part, torch.Tensor) and part.is_cpu):
+                return None  # `forward` says what is wrong with it
+        require_rate(rate)
         # Not as attributes: of a module, each takes a microsecond.
         continuous: Any = layer._modules["continuous"]
         if "D" not in layer._parameters or "parametrizations" in continuous._modules:
@@ -49,6 +56,8 @@ class Latest:
         out = torch.from_numpy(y)
         if D is not None:
             out.addcmul_(D if D.dtype == out.dtype else D.to(out.dtype), u_k)
+            if not finite(y):
+                return None  # as above
         return out, each_part(final, torch.from_numpy)
 
     def _prepared(
@@ -64,8 +73,6 @@ class Latest:
             else:
                 return kept.step, kept.limit
         numbers = [_Numbers(parameter) for parameter in parameters]
-        if layer.D is not None:
-            layer._require_finite_feedthrough(layer.D)
         system = layer.system(rate)
         limit = None if layer.max_gain is None else layer_limit(layer, system)
         step = PreparedStep(
@@ -123,10 +130,8 @@ class _Numbers:
 
 
 def _shared(tensor: torch.Tensor) -> Any:
-    """An array in the memory of a tensor on a CPU, or of what resolves its conjugation."""
-    if tensor.requires_grad or tensor.is_conj():
-        tensor = tensor.detach().resolve_conj()
-    return tensor.numpy()
+    """An array in the memory of a tensor on a CPU, or of what resolves its conjugation or negation."""
+    return tensor.numpy(force=tensor.requires_grad or tensor.is_conj() or tensor.is_neg())
 
 
 def _array_of(parameter: torch.Tensor) -> Any:

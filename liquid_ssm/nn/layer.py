@@ -15,13 +15,13 @@ from torch import nn
 import liquid_ssm as ls
 
 from ..apply import SELECTING, require_no_selection
-from ..errors import LiquidSSMError, ParameterError, ShapeError, require_whole, unknown_name
+from ..errors import LiquidSSMError, ParameterError, ShapeError, UnstableRecurrence, require_whole, unknown_name
 from ..initialize import DEFAULT_DISCRETIZATION, INITIALIZATIONS
 from ..modes import require_mode
 from ..problem import DEFAULT_ORDER, ModeSpec
 from ..registry import AUTO, CERTIFIED_ONLY, FIRST, backend_names
 from ..systems import System
-from ..tensors import has_numbers, require_tensor
+from ..tensors import HALVES, all_finite_there, has_numbers, narrowed, require_tensor
 from .discretize import ADAMS_BASHFORTH, BILINEAR_EXACT, INTEGRATORS, METHODS
 from .latest import Latest
 from .multistep import MultistepState, scan_by_steps, starting_state
@@ -29,6 +29,7 @@ from .padding import mask, require_padding, run_padded
 from .parameters import PARTS, ContinuousParameters, require_finite_parameters
 from .sampled_compiled import BACKEND as COMPILED
 from .sampled_correlations import require_one_interval
+from .sampling import require_intervals
 from .stability import clamped, layer_limit, require_max_gain, sampled_limit
 
 _STRUCTURE_OF = {name: "diagonal" for name in INITIALIZATIONS} | {
@@ -115,6 +116,9 @@ class SSMLayer(nn.Module):
     ) -> None:
         super().__init__()
         _require_selection(backend, tolerance, recheck)
+        for option, value in (("bidirectional", bidirectional), ("feedthrough", feedthrough)):
+            if not isinstance(value, bool):
+                raise ParameterError(f"{option} is {value!r}; give True or False.")
         if seed is None:
             seed = int(torch.randint(2**31, ()))
         if isinstance(init, ls.ContinuousSystem):
@@ -236,7 +240,7 @@ class SSMLayer(nn.Module):
         self._require_own(state)
         if self.bidirectional and (state is not None or return_state):
             raise ParameterError("a bidirectional layer has no state; leave state and return_state out.")
-        half = u.dtype in (torch.bfloat16, torch.float16)
+        half = u.dtype in HALVES
         x = u.float() if half else u
         with torch.autocast(u.device.type, enabled=False):
             if lengths is None:
@@ -252,9 +256,10 @@ class SSMLayer(nn.Module):
                     )
                 y, final = run_padded(self._run, x, real, padding, state, rate, dt, return_state, rests=rests)
             if self.D is not None:
-                self._require_finite_feedthrough(self.D)
                 y = torch.addcmul(y, self.D.to(y.dtype), x)
-        y = y.to(u.dtype) if half else y
+            if self.D is not None or self.bidirectional:
+                self._require_finite(y)
+        y = narrowed(y, u.dtype) if half else y
         return (y, final) if return_state else y
 
     def prefill(
@@ -376,8 +381,9 @@ class SSMLayer(nn.Module):
                     "dt does not go with 'zoh' of a dplr system, a full matrix for each interval; allowed with it: "
                     "euler, bilinear. For one interval everywhere use rate."
                 )
-            every = self.continuous.intervals(u, rate) if dt is None else dt * rate
+            every = self.continuous.intervals(u, rate, dt)
             if self.max_gain is not None:
+                require_intervals(u, every)
                 u = clamped(u, sampled_limit(self, every).to(u.dtype))
             how = self.discretization, self.spec
             return scan_by_steps(
@@ -436,10 +442,20 @@ class SSMLayer(nn.Module):
                 "Give a state that it returned itself, or None."
             )
 
-    def _require_finite_feedthrough(self, D: torch.Tensor) -> None:
-        # `apply` does not see D.  On a GPU looking at it would wait; a finite sum that overflows names nothing.
-        if D.device.type == "cpu" and has_numbers(D) and not math.isfinite(D.detach().sum()):
-            require_finite_parameters(self)
+    def _require_finite(self, y: torch.Tensor) -> None:
+        """Raise an `UnstableRecurrence` unless y is finite, the sum of D u and of finite outputs of recurrences."""
+        if not has_numbers(y) or all_finite_there(y.detach()):
+            return
+        require_finite_parameters(self)
+        bad = (~torch.isfinite(y)).nonzero()
+        _, step, channel = bad[bad[:, 1].argmin()].tolist()
+        raise UnstableRecurrence(
+            f"the output left the range of {y.dtype} at step {step}, channel {channel}, in the sum of D u and what the "
+            "recurrences give; scale u or D down.",
+            step=step,
+            channel=channel,
+            input_bound=None,
+        )
 
     def _check(self, u: torch.Tensor) -> None:
         require_tensor("u", u)
@@ -452,6 +468,8 @@ class SSMLayer(nn.Module):
 
 def _require_selection(backend: Any, tolerance: Any, recheck: Any) -> None:
     """Raise a `ParameterError` for an unknown backend, or options of selection that are none or do not go with it."""
+    if not (backend is None or isinstance(backend, (str, ls.backend.Backend))):
+        raise ParameterError(f"backend is {backend!r}; give the name of a backend, a Backend, or 'auto'.")
     # A name may have a dtype after a colon.
     if isinstance(backend, str) and backend not in (*SELECTING, FIRST) and _name(backend) not in backend_names():
         raise unknown_name("backend", backend, (AUTO, CERTIFIED_ONLY, FIRST, *backend_names()))

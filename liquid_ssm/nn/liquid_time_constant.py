@@ -14,7 +14,7 @@ from ..continuous import ContinuousSystem
 from ..errors import DTypeError, ParameterError, ShapeError, UnstableRecurrence, require_whole, unknown_name
 from ..systems import Array
 from ..tensors import HALVES, has_numbers, require_tensor
-from .padding import mask
+from .padding import mask, require_padding
 from .parameters import bounded_exp
 
 SOLVERS = ("fused", "ode")
@@ -149,6 +149,7 @@ class LTC(nn.Module):
             `forward` goes on from.
         """
         self._check(u)
+        require_padding(padding)
         dtype = torch.float32 if u.dtype in HALVES else u.dtype
         with torch.autocast(u.device.type, enabled=False):
             real = None if lengths is None else mask(lengths, u.shape[:2], padding, u.device)
@@ -215,7 +216,7 @@ class LTC(nn.Module):
                 x = _adaptive(network, x.to(network.dtype), drive[:, k], time[:, k], self.rtol, self.atol, k).to(dtype)
             states.append(x)
         if not states:
-            return x.new_empty(len(u), 0, self.n_state), x
+            return x.new_empty(u.shape[0], 0, self.n_state), x
         y = torch.stack(states, 1)
         if has_numbers(y) and not bool(torch.isfinite(y).all()):
             step, channel = (~torch.isfinite(y)).any(0).nonzero()[0].tolist()
@@ -255,9 +256,10 @@ class LTC(nn.Module):
         return time if real is None else time.masked_fill(~real, 0.0)
 
     def _start(self, state: torch.Tensor | None, u: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        shape = (len(u), self.n_state)
+        shape = (u.shape[0], self.n_state)
         if state is None:
             return torch.zeros(shape, dtype=dtype, device=u.device)
+        require_tensor("state", state)
         if tuple(state.shape) != shape:
             raise ShapeError(f"state has shape {tuple(state.shape)}; this layer and u take {shape}.")
         _require_finite("state", state)

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..errors import DTypeError, ParameterError, ShapeError, require_whole, unknown_name
-from ..instability import require_finite_input
-from ..tensors import all_finite_there, has_numbers, require_tensor
-from .block import Block, out_of_range
+from ..errors import ParameterError, ShapeError, require_whole, unknown_name
+from ..tensors import has_numbers
+from .block import Block
 from .layer import SSMLayer
+from .model_inputs import raise_not_finite, require_finite_output, require_numbers, require_shape
 from .normalisation import normalisation
 from .padding import handed_on, mask, require_padding
-from .parameters import require_finite_parameters
 
 POOLINGS = ("last", "mean", "none")
 
@@ -127,15 +126,15 @@ class SequenceModel(nn.Module):
             UnstableRecurrence: the state of a layer left the range of the dtype, as does any other number of the model
                 whose outputs would not be finite, or a parameter is no longer finite.
         """
-        self._require_shape(u)
+        require_shape(self, u)
         require_padding(padding)
         real = None
         if lengths is not None:
             real = mask(lengths, u.shape[:2], padding, u.device)
             # Norms and sums look at what lies outside: NaN times a cotangent of 0 is NaN.
             u = u.masked_fill(~real if self.tokens else ~real[..., None], 0)
-        self._require_numbers(u)
-        self._check_state(state)
+        require_numbers(self, u)
+        self._check_state(state, u)
         x = self._encoded(u)
         finals = []
         for i, block in enumerate(self.blocks):
@@ -150,7 +149,7 @@ class SequenceModel(nn.Module):
             x = self.norm(x, real)
         x, total, count = self._pooled(x, real, padding, state)
         y = self.head(x)
-        self._require_finite(u, y)
+        require_finite_output(self, u, y)
         return (y, ModelState(tuple(finals), total, count)) if return_state else y
 
     def prefill(
@@ -175,9 +174,9 @@ class SequenceModel(nn.Module):
 
         With pooling `last` or `mean` the output is that of the sequence so far.
         """
-        self._require_shape(u_k, step=True)
-        self._require_numbers(u_k)
-        self._check_state(state)
+        require_shape(self, u_k, step=True)
+        require_numbers(self, u_k)
+        self._check_state(state, u_k)
         x = self._encoded(u_k)
         finals = []
         for i, block in enumerate(self.blocks):
@@ -189,7 +188,7 @@ class SequenceModel(nn.Module):
         if self.pooling == "mean":
             x, total, count = self._pooled(x[:, None], None, "right", state)
         y = self.head(x)
-        self._require_finite(u_k, y)
+        require_finite_output(self, u_k, y)
         return y, ModelState(tuple(finals), total, count)
 
     def initial_state(self, batch: int) -> ModelState:
@@ -211,17 +210,17 @@ class SequenceModel(nn.Module):
             if x.shape[1] == 0:
                 raise ShapeError("u has no steps, and so no last one; use pooling='none' for empty pieces.")
             if real is not None:
-                _require_steps(real.sum(1))
+                require_steps(real.sum(1))
             if real is None or padding == "left":
                 return x[:, -1], None, None
             last = (real.sum(1) - 1).clamp_min(0)
             return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2]))[:, 0], None, None
         seen = x if real is None else x.masked_fill(~real[..., None], 0.0)
         total = seen.sum(1)
-        count = total.new_full((len(x),), x.shape[1]) if real is None else real.sum(1).to(total)
+        count = total.new_full((x.shape[0],), x.shape[1]) if real is None else real.sum(1).to(total)
         if state is not None and state.total is not None and state.steps is not None:
             total, count = total + state.total, count + state.steps
-        _require_steps(count)
+        require_steps(count)
         return total / count[:, None].clamp_min(1), total, count
 
     def _encoded(self, u: torch.Tensor) -> torch.Tensor:
@@ -237,56 +236,10 @@ class SequenceModel(nn.Module):
             return run(x, *given)
         except ParameterError as error:
             if has_numbers(x) and not bool(torch.isfinite(x).all()):
-                self._raise_not_finite(u, f"the input of block {i}", error)
+                raise_not_finite(self, u, f"the input of block {i}", error)
             raise
 
-    def _require_finite(self, u: torch.Tensor, y: torch.Tensor) -> None:
-        if has_numbers(y) and not all_finite_there(y.detach()):
-            self._raise_not_finite(u, "the output", None)
-
-    def _raise_not_finite(self, u: torch.Tensor, where: str, cause: Exception | None) -> None:
-        """Raise what is not finite first: inputs, parameters, or a number that is computed from them."""
-        if not self.tokens:
-            steps = u if u.ndim == 3 else u[:, None]
-            require_finite_input(steps.detach().movedim(1, 2).cpu().double().numpy())
-        require_finite_parameters(self, cause)
-        raise out_of_range(f"{where} of this model", u) from cause
-
-    def _require_shape(self, u: torch.Tensor, *, step: bool = False) -> None:
-        """Raise a `DTypeError` or `ShapeError` unless u has the type and the axes that this model takes."""
-        axes = ["batch"] if step else ["batch", "length"]
-        if not self.tokens:
-            axes.append(str(self.n_inputs))
-        if not isinstance(u, torch.Tensor):
-            raise DTypeError(f"u is a {type(u).__name__}; give a torch tensor, as of torch.as_tensor.")
-        if u.ndim != len(axes) or not (self.tokens or u.shape[-1] == self.n_inputs):
-            wanted = ", ".join(axes) + ("," if len(axes) == 1 else "")
-            raise ShapeError(f"u has shape {tuple(u.shape)}; this model takes ({wanted}).")
-
-    def _check(self, u: torch.Tensor) -> None:
-        self._require_shape(u)
-        self._require_numbers(u)
-
-    def _require_numbers(self, u: torch.Tensor) -> None:
-        """Raise a `DTypeError` or `ParameterError` unless u has numbers that this model takes."""
-        if not self.tokens:
-            held = self.encoder.weight
-            require_tensor("u", u)
-            if u.dtype != held.dtype and held.is_floating_point() and not torch.is_autocast_enabled(u.device.type):
-                raise DTypeError(
-                    f"u has dtype {u.dtype}, this model's parameters {held.dtype}; give u.to({held.dtype}), or move "
-                    "the model with .to()."
-                )
-            return
-        if u.is_floating_point() or u.is_complex() or u.dtype == torch.bool:
-            raise ParameterError(f"u has dtype {u.dtype}; tokens are whole numbers, as with .long().")
-        if u.numel() and has_numbers(u) and not 0 <= int(u.min()) <= int(u.max()) < self.n_inputs:
-            raise ParameterError(
-                f"u holds tokens from {int(u.min())} to {int(u.max())}; this model's vocabulary is 0 to "
-                f"{self.n_inputs - 1}."
-            )
-
-    def _check_state(self, state: ModelState | None) -> None:
+    def _check_state(self, state: ModelState | None, u: torch.Tensor) -> None:
         if state is not None and (not isinstance(state, ModelState) or len(state.layers) != len(self.blocks)):
             given = f"{len(state.layers)} layers" if isinstance(state, ModelState) else type(state).__name__
             raise ParameterError(
@@ -298,9 +251,14 @@ class SequenceModel(nn.Module):
                 "state has no sum of features (total, steps), which pooling 'mean' goes on from; give the ModelState "
                 "that an earlier call or initial_state of this model returned."
             )
+        rows = u.shape[0]
+        for name, shape in (("total", (rows, self.head.in_features)), ("steps", (rows,))):
+            part = None if state is None or self.pooling != "mean" else getattr(state, name)
+            if part is not None and tuple(part.shape) != shape:
+                raise ShapeError(f"{name} of the state has shape {tuple(part.shape)}; with this u it has {shape}.")
 
 
-def _require_steps(steps: torch.Tensor) -> None:
+def require_steps(steps: torch.Tensor) -> None:
     if has_numbers(steps) and bool((steps == 0).any()):
         row = int((steps == 0).nonzero()[0, 0])
         raise ParameterError(

@@ -110,8 +110,8 @@ def starting_state(parameters: ContinuousParameters, u: torch.Tensor, state: Any
                 f"{ADAMS_BASHFORTH} carries its state as MultistepState, not as {type(state).__name__}."
             )
         x = full(state)
-        return MultistepState(x, torch.zeros_like(x), u.new_full((len(u),), torch.inf))
-    if tuple(state.interval.shape) != (len(u),):
+        return MultistepState(x, torch.zeros_like(x), u.new_full(u.shape[:1], torch.inf))
+    if tuple(state.interval.shape) != tuple(u.shape[:1]):
         raise ShapeError(f"interval has shape {tuple(state.interval.shape)}; one for each of {len(u)} rows is needed.")
     if has_numbers(state.interval) and not bool((state.interval > 0).all()):
         raise ParameterError(

@@ -32,13 +32,13 @@ class BatchNorm(nn.Module):
         """
         if real is None or not self.norm.training:
             steps = x.reshape(-1, x.shape[-1])
-            self._require_steps(len(steps), x)
+            self._require_steps(steps.shape[0], x)
             normed: torch.Tensor = self.norm(steps)
             return normed.view_as(x)
         if not has_numbers(real):
             return self._masked(x, real)
         steps = x[real]
-        self._require_steps(len(steps), x)
+        self._require_steps(steps.shape[0], x)
         found = self.norm(steps)
         return torch.zeros_like(x, dtype=found.dtype).masked_scatter(real[..., None], found)
 
@@ -70,7 +70,7 @@ class BatchNorm(nn.Module):
         return y.masked_fill(outside, 0.0).to(x.dtype)
 
     def _require_steps(self, steps: int, x: torch.Tensor) -> None:
-        if steps == 1 and self.norm.training and isinstance(self.norm, nn.BatchNorm1d):
+        if self.norm.training and isinstance(self.norm, nn.BatchNorm1d) and steps == 1:
             raise ParameterError(
                 f"a batch norm in training was given one true step in all, in features of shape {tuple(x.shape)}; a "
                 "variance needs two at least. Give more rows or longer ones, call .eval(), or use norm='layer'."

@@ -33,6 +33,7 @@ def mask(lengths: torch.Tensor, shape: tuple[int, ...], padding: str, device: to
     lengths = torch.as_tensor(lengths, device=device)
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise ParameterError(f"lengths have dtype {lengths.dtype}; give whole numbers, as with .long().")
+    lengths = lengths.long()  # a narrow dtype may not hold the number of steps
     if tuple(lengths.shape) != (batch,):
         raise ShapeError(f"lengths have shape {tuple(lengths.shape)}; one for each of {batch} rows is ({batch},).")
     if has_numbers(lengths):
@@ -75,7 +76,11 @@ def run_padded(
         rests: inputs of 0 leave a state at rest where it is.  Otherwise rows begin with the first step, and a state
             that is asked for is that after the last of each.
         others: as in `SSMLayer.forward`.
+
+    Raises:
+        ShapeError, ParameterError: a state that has not one row for each of x.
     """
+    _require_rows(state, len(x))
     gap = (~real).sum(1)
     if dt is not None:
         dt = dt.masked_fill(~real, 1.0)  # any positive interval: nothing changes there
@@ -94,6 +99,14 @@ def run_padded(
     if by is not None:
         y = _rolled(y, -by)
     return y.masked_fill(~real[..., None], 0.0), final
+
+
+def _require_rows(state: Any, rows: int) -> None:
+    for part in state if isinstance(state, tuple) else (state,):
+        if part is not None and not isinstance(part, torch.Tensor):
+            raise ParameterError(f"state holds a {type(part).__name__}; give what an earlier call returned.")
+        if part is not None and part.shape[:1] != (rows,):
+            raise ShapeError(f"state has a part of shape {tuple(part.shape)}; u has {rows} rows, and so must it.")
 
 
 def _rolled(values: torch.Tensor, by: torch.Tensor) -> torch.Tensor:

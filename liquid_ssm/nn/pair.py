@@ -42,13 +42,23 @@ class PairModel(nn.Module):
         """
         if u.ndim < 3 or u.shape[1] != 2:
             raise ShapeError(f"u has shape {tuple(u.shape)}; a model of pairs takes (batch, 2, length, …).")
+        lengths = None if lengths is None else torch.as_tensor(lengths)
         if lengths is not None and tuple(lengths.shape) != (len(u), 2):
             raise ShapeError(f"lengths have shape {tuple(lengths.shape)}; {len(u)} pairs have ({len(u)}, 2).")
         both = self.encoder(u.flatten(0, 1), lengths=None if lengths is None else lengths.flatten(), rate=rate)
         return self.compared(both)
 
     def compared(self, features: torch.Tensor) -> torch.Tensor:
-        """Outputs of features (2 · batch, n_channels), those of a pair one after the other."""
+        """Outputs of features (2 · batch, n_channels), those of a pair one after the other.
+
+        Raises:
+            ShapeError: there are features of every step.
+        """
+        if features.ndim != 2:
+            raise ShapeError(
+                f"the encoder gives features of shape {tuple(features.shape)}; a model of pairs compares one vector of "
+                "each sequence: give it an encoder with pooling 'mean' or 'last'."
+            )
         a, b = features.view(-1, 2, features.shape[-1]).unbind(1)
         y: torch.Tensor = self.head(torch.cat([a, b, a - b, a * b], -1))
         return y

@@ -148,9 +148,11 @@ class ContinuousParameters(nn.Module):
         P = self._split(self.P)
         return join(self.Lambda()), join(self._split(self.B)), None if P is None else join(P)
 
-    def intervals(self, u: torch.Tensor, rate: float | torch.Tensor) -> torch.Tensor:
-        """The same interval, rate times the step size, before every step of u (batch, H, L): (batch, L)."""
+    def intervals(self, u: torch.Tensor, rate: float | torch.Tensor, dt: torch.Tensor | None = None) -> torch.Tensor:
+        """Factors of the step size before every step of u (batch, H, L), rate times dt, or rate alone: (batch, L)."""
         require_rate(rate)
+        if dt is not None:
+            return self._fine(dt) * (self._fine(rate) if isinstance(rate, torch.Tensor) else rate)
         fine = self._fine(rate) if isinstance(rate, torch.Tensor) else self._fine(self.log_dt).new_tensor(rate)
         return fine.expand(u.shape[0], u.shape[2])
 
@@ -302,6 +304,8 @@ def _pairs(array: Array) -> torch.Tensor:
 def require_rate(rate: float | torch.Tensor) -> None:
     """Raise a `ShapeError` or `ParameterError` unless rate is one positive number."""
     if isinstance(rate, torch.Tensor):
+        if rate.is_complex() or rate.dtype == torch.bool:
+            raise ParameterError(f"rate has dtype {rate.dtype}; it is a positive factor of the step sizes.")
         if rate.ndim:
             raise ShapeError(
                 f"rate has shape {tuple(rate.shape)}; it is one number. Intervals that differ from step to step go "
@@ -309,7 +313,7 @@ def require_rate(rate: float | torch.Tensor) -> None:
             )
         if not has_numbers(rate):
             return
-    elif not torch.compiler.is_compiling() and not isinstance(rate, Real):
+    elif not torch.compiler.is_compiling() and (isinstance(rate, bool) or not isinstance(rate, Real)):
         raise ParameterError(f"rate is {rate!r}; it is a positive factor of the step sizes.")
     if not 0 < rate < math.inf:
         raise ParameterError(f"rate is {float(rate)}; it is a positive factor of the step sizes.")

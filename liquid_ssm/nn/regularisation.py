@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
-from math import isfinite
+from math import inf
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import ParameterError
+from ..tensors import HALVES
 from .layer import SSMLayer
 from .padding import mask
 from .stability import FULL, contracts_always, drive_of, radius_of
@@ -89,6 +91,10 @@ def gain_penalty(inputs: Sequence[LayerInput], bound: float = 1.0) -> torch.Tens
         inputs: of `recorded_inputs`.  Those of a layer with `max_gain` count as they were before the clamp.
         bound: positive; for `dplr` layers above 1.
 
+    Returns:
+        A number, 0 where no gain is above the bound.  Of a call with dt the larger one at its shortest and its longest
+        interval counts; of a layer with two directions both have the same ā and b̄.
+
     Raises:
         ParameterError: nothing was recorded, or a bound that no input satisfies.
     """
@@ -96,8 +102,8 @@ def gain_penalty(inputs: Sequence[LayerInput], bound: float = 1.0) -> torch.Tens
         raise ParameterError(
             "no call of an SSMLayer was recorded; run the model, uncompiled, within recorded_inputs(model)."
         )
-    if not (bound > 0 and isfinite(bound)):
-        raise ParameterError(f"bound is {bound}; it is a positive bound of |ā + b̄ u|, such as 1.1.")
+    if isinstance(bound, bool) or not isinstance(bound, Real) or not 0 < bound < inf:
+        raise ParameterError(f"bound is {bound!r}; it is a positive bound of |ā + b̄ u|, such as 1.1.")
     return torch.stack([_penalty(given, bound) for given in inputs]).mean()
 
 
@@ -143,7 +149,7 @@ def _layer_input(
     padding: str,
     **_: Any,
 ) -> LayerInput:
-    if u.dtype in (torch.bfloat16, torch.float16):
+    if u.dtype in HALVES:
         u = u.float()
     if lengths is not None and u.ndim == 3:
         real = mask(lengths, u.shape[:2], padding, u.device)

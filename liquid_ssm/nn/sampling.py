@@ -117,7 +117,7 @@ def require_finite_outputs(label: str, u: torch.Tensor, state: Tensors, y: torch
     """
     if not has_numbers(y) or _finite(y):
         return
-    require_finite_input(u.detach().cpu().numpy())
+    require_finite_input(u.numpy(force=True))
     if not all(map(_finite, state)):
         raise ParameterError("state holds NaN or infinite values; a state must be finite.")
     bad = (~torch.isfinite(y)).nonzero()
@@ -148,7 +148,7 @@ def in_pieces(
             y (T, batch, H) and dt (T, batch).
     """
     batch, _, length = u.shape
-    steps = min(_STEPS, steps_at_once(batch * parameters.n_channels * parameters.n_modes))
+    steps = steps_at_once(batch * parameters.n_channels * parameters.n_modes, _STEPS)
     y = []
     for start in range(0, length, steps):
         piece = (u[..., start : start + steps].movedim(-1, 0), dt[:, start : start + steps].mT)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import DTypeError, ParameterError, ShapeError
+from ..errors import DTypeError, LiquidSSMError, ParameterError, ShapeError
 from ..nn import Block, SequenceModel, SSMLayer
-from ..nn.model import ModelState
+from ..nn.model import ModelState, require_steps
+from ..nn.model_inputs import raise_not_finite, require_finite_output, require_numbers, require_shape
 from ..nn.normalisation import BatchNorm
+from ..nn.parameters import require_finite_parameters
 from ..nn.stability import clamped, layer_limit
+from ..tensors import HALVES, narrowed
 from .agreement import require_agreement
 from .exchange import Members, attempt, note_of, settle
 from .reductions import batch_norm, total
-from .scan import Job, run
+from .scan import Job, run, starts_of
 
 
 def forward(
@@ -50,18 +55,39 @@ def forward(
         others: as `apply`.
     """
     if isinstance(module, SSMLayer):
-        return _layer(module, u_local, group, state, rate, return_state)
+        y, final = _layer(module, u_local, group, state, rate, return_state)
+        y = _settled(partial(_output, module, y, u_local.dtype), u_local, group)
+        return (y, final) if return_state else y
     if isinstance(module, SequenceModel):
-        return _model(module, u_local, group, state, rate, return_state)
+        y, final = _model(module, u_local, group, state, rate, return_state)
+        _settled(partial(require_finite_output, module, u_local, y), u_local, group)
+        return (y, final) if return_state else y
     raise ParameterError(
         f"{type(module).__name__} has no form for slices; give an SSMLayer or a SequenceModel, or put "
         "liquid_ssm.parallel.forward in the place of the SSMLayer inside of it."
     )
 
 
+def _settled(check: Callable[[], Any], u: torch.Tensor, group: Any) -> Any:
+    """What check() returns, or on every rank the error that it raises on one."""
+    members = Members.of(group, u)
+    found, failure = attempt(check, None)
+    notes = members.gather_notes("output", note_of(failure) | {"steps": u.shape[1]})
+    settle(notes, failure, members.rank, starts_of(notes))
+    return found
+
+
+def _output(layer: SSMLayer, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Outputs of a layer, checked, in the dtype of its input."""
+    layer._require_finite(y)
+    return narrowed(y, dtype) if dtype in HALVES else y
+
+
 def _layer(
     layer: SSMLayer, u: torch.Tensor, group: Any, state: Any, rate: float | torch.Tensor, return_state: bool
-) -> Any:
+) -> tuple[torch.Tensor, Any]:
+    """y in single precision or better, and the state after it if that is asked for."""
+
     def job() -> Job:
         if layer.bidirectional:
             raise ParameterError("a bidirectional layer is not divided among ranks; use bidirectional=False.")
@@ -75,13 +101,16 @@ def _layer(
 
     device = u.device.type if isinstance(u, torch.Tensor) else "cpu"
     with torch.autocast(device, enabled=False):
-        found = run(job, u, group, state, return_state)
+        try:
+            found = run(job, u, group, state, return_state)
+        except LiquidSSMError as error:
+            require_finite_parameters(layer, error)
+            raise
         y, final = found if return_state else (found, None)
         y = y.transpose(1, 2)
         if layer.D is not None:
             y = torch.addcmul(y, layer.D.to(y.dtype), _single(u))
-    y = y.to(u.dtype)
-    return (y, final) if return_state else y
+    return y, final
 
 
 def _require_tensor(u: Any) -> None:
@@ -90,18 +119,19 @@ def _require_tensor(u: Any) -> None:
 
 
 def _single(u: torch.Tensor) -> torch.Tensor:
-    return u.float() if u.dtype in (torch.bfloat16, torch.float16) else u
+    return u.float() if u.dtype in HALVES else u
 
 
 def _model(
     model: SequenceModel, u: torch.Tensor, group: Any, state: Any, rate: float | torch.Tensor, return_state: bool
-) -> Any:
+) -> tuple[torch.Tensor, ModelState]:
     members = Members.of(group, u)
 
     def described() -> dict[str, Any]:
         _require_tensor(u)
-        model._check(u)
-        model._check_state(state)
+        require_shape(model, u)
+        require_numbers(model, u)
+        model._check_state(state, u)
         for block in model.blocks:
             if not (isinstance(block, Block) and isinstance(block.layer, SSMLayer)):
                 raise ParameterError(f"a block of the model is no Block of an SSMLayer: {type(block).__name__}.")
@@ -122,20 +152,22 @@ def _model(
     finals = []
     for i, block in enumerate(model.blocks):
         before = None if state is None else state.layers[i]
-        y = _layer(
-            block.layer, _normed(block.norm, x, members) if block.prenorm else x, group, before, rate, return_state
-        )
-        if return_state:
-            y, final = y
-            finals.append(final)
-        x = block._joined(x, y)
+        normed = _normed(block.norm, x, members) if block.prenorm else x
+        try:
+            y, final = _layer(block.layer, normed, group, before, rate, return_state)
+        except ParameterError as error:
+            if not bool(torch.isfinite(normed).all()):
+                raise_not_finite(model, u, f"the input of block {i}", error)
+            raise
+        finals.append(final)
+        x = block._joined(x, y.to(x.dtype))
         if not block.prenorm:
             x = _normed(block.norm, x, members)
     if model.norm is not None:
         x = _normed(model.norm, x, members)
     pooled, sums, count = _pooled(model, x, members, [note["steps"] for note in notes], state)
     out = model.head(pooled)
-    return (out, ModelState(tuple(finals), sums, count)) if return_state else out
+    return out, ModelState(tuple(finals), sums, count)
 
 
 def _normed(norm: nn.Module, x: torch.Tensor, members: Members) -> torch.Tensor:
@@ -162,4 +194,5 @@ def _pooled(
     count = sums.new_full((len(x),), sum(steps))
     if state is not None and state.total is not None and state.steps is not None:
         sums, count = sums + state.total, count + state.steps
+    require_steps(count)
     return sums / count[:, None], sums, count

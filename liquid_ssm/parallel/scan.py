@@ -211,7 +211,7 @@ def run(prepare: Callable[[], Job], u_local: Any, group: Any, state: Any, return
     require_agreement(notes, _AGREED)
     job, start = found
     needed = torch.is_grad_enabled() and any(note["needed"] for note in notes)
-    plan = _Plan(job, members, _starts(notes), any(note["wide"] for note in notes), return_state, needed)
+    plan = _Plan(job, members, starts_of(notes), any(note["wide"] for note in notes), return_state, needed)
     # Gradients pass through every rank that any of them needs, whatever its own tensors ask for.
     anchor = torch.zeros((), requires_grad=needed)
     given = (job.u, start, *job.system.parameters.values())
@@ -419,7 +419,7 @@ def _adjoint_transfer(own: _Local, grad_y: torch.Tensor) -> Transfer:
     return difference(far, near, job.scale)
 
 
-def _starts(notes: Sequence[Note]) -> list[int]:
+def starts_of(notes: Sequence[Note]) -> list[int]:
     return [0, *accumulate(note["steps"] for note in notes[:-1])]
 
 

@@ -214,7 +214,7 @@ def data_of(system: Any, u: Array, spec: ModeSpec, *, gradient: bool, state: boo
         from ..tensors import checked, problem_of_tensors
 
         system, u = checked(system, u.detach())
-        check_input(system.to_numpy(), u.cpu().numpy())
+        check_input(system.to_numpy(), u.numpy(force=True))
         problem = problem_of_tensors(system, u, spec, gradient=gradient, state=state)
         system = _detached(system)
     else:

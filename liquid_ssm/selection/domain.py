@@ -172,7 +172,7 @@ def _version(tensor: Any) -> int | None:
 
 
 def _array(values: Any) -> Any:
-    return values.detach().cpu().numpy() if is_tensor(values) else values
+    return values.numpy(force=True) if is_tensor(values) else values
 
 
 def largest(u: Any, *, exact: bool) -> float:
@@ -183,7 +183,7 @@ def largest(u: Any, *, exact: bool) -> float:
         u = u.detach()
         if u.device.type != "cpu":
             return float(u.abs().max()) if u.numel() else 0.0
-        u = (u.float() if u.dtype.itemsize < 4 else u).numpy()
+        u = (u.float() if u.dtype.itemsize < 4 else u).numpy(force=True)
     if u.ndim == 3 and is_channels_last(u):
         u = u.swapaxes(1, 2)
     if u.size > EXACT_UP_TO and not exact and u.flags.c_contiguous:
