@@ -205,7 +205,15 @@ def trajectory(recurrence: Recurrence, inputs: torch.Tensor, state: Number) -> l
 
 def chunks(recurrence: Recurrence, length: int, state: Number, chunk_steps: int | None) -> list[tuple[int, int]]:
     """First and end of each chunk of steps."""
-    steps = chunk_steps or max(1, min(CHUNK_STEPS, CHUNK_ELEMENTS // (max(1, size(state)) * recurrence.spread)))
+    numbers = size(state) * recurrence.spread
+    if chunk_steps is None:
+        # Where an export leaves a size open, the graph is one for every size.
+        steps = (
+            CHUNK_STEPS if isinstance(numbers, torch.SymInt) else min(CHUNK_STEPS, CHUNK_ELEMENTS // max(1, numbers))
+        )
+    else:
+        steps = chunk_steps
+    steps = max(1, steps)
     return [(start, min(start + steps, length)) for start in range(0, length, steps)]
 
 

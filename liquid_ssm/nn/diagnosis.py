@@ -272,7 +272,8 @@ def _diagnosed(name: str, given: LayerInput, orders: int, rows: int, dead: float
     if dead is None:
         dead = torch.finfo(layer.continuous.dtype).eps
     influence = fine.influence(u.shape[-1])
-    share_dead = (influence < dead * influence.amax(-1, keepdim=True)).double().mean()
+    # Where all modes of a channel have none, none is below any other.
+    share_dead = ((influence == 0) | (influence < dead * influence.amax(-1, keepdim=True))).double().mean()
     aliased = fine.parameters.Lambda().im.abs() * fine.steps() > torch.pi
     linear = layer.spec.mode == "s4"
     return LayerDiagnosis(

@@ -252,7 +252,7 @@ class SequenceModel(nn.Module):
                 "that an earlier call or initial_state of this model returned."
             )
         rows = u.shape[0]
-        for name, shape in (("total", (rows, self.head.in_features)), ("steps", (rows,))):
+        for name, shape in (("total", (rows, self.blocks[0].layer.n_channels)), ("steps", (rows,))):
             part = None if state is None or self.pooling != "mean" else getattr(state, name)
             if part is not None and tuple(part.shape) != shape:
                 raise ShapeError(f"{name} of the state has shape {tuple(part.shape)}; with this u it has {shape}.")

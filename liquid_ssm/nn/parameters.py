@@ -320,5 +320,5 @@ def require_rate(rate: float | torch.Tensor) -> None:
 
 
 def bounded_exp(logarithm: torch.Tensor) -> torch.Tensor:
-    """exp, which neither underflows nor overflows."""
-    return torch.exp(logarithm.clamp(-_LARGEST_LOG, _LARGEST_LOG))
+    """exp, which neither underflows nor overflows; NaN of what is not finite, which no number should hide."""
+    return torch.exp(logarithm.clamp(-_LARGEST_LOG, _LARGEST_LOG)) + 0.0 * logarithm

@@ -171,8 +171,8 @@ def _require_open(layer: SSMLayer, limit: torch.Tensor, system: Any) -> None:
         with torch.no_grad():
             found = f"the largest |ā| is {float(radius_of(system, False).amax()):.8g}"
     raise ParameterError(
-        f"max_gain is {layer.max_gain}, but {found}: the recurrence would get no input at all. Give a larger max_gain, "
-        "such as 1.1."
+        f"max_gain is {layer.max_gain}, but {found}: the recurrence would get no input at all. Give a larger max_gain"
+        f"{', such as 1.1' if layer.max_gain < 1.1 else ''}; where training led here, lower lr or ssm_lr."
     )
 
 

@@ -92,11 +92,11 @@ class Learner(LightningModule):
         try:
             y: torch.Tensor = self.model(batch.u, lengths=batch.lengths, rate=batch.rate)
         except ParameterError as error:
-            # A layer that is handed NaN refuses its input, whose source is then the layers before it.
+            # What was computed before is refused for what training has made of the parameters.
             if self.global_step and torch.isfinite(batch.u).all():
                 raise Diverged(
-                    f"after {self.global_step} steps numbers within the model are not finite; lower lr or ssm_lr, or "
-                    f"set clip=1. {error}"
+                    f"after {self.global_step} steps the model cannot be computed any more; lower lr or ssm_lr, or set "
+                    f"clip=1. {error}"
                 ) from error
             raise
         return y

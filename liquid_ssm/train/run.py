@@ -128,6 +128,8 @@ def train(
     checked = data.check(said) if check else None
     data.setup()
     config = model_config(configuration, data)
+    with torch.random.fork_rng(devices=[]):
+        build(config)  # what it refuses is said before anything is written
     if new and first_process():
         start(folder, configuration)
     about = {
@@ -183,7 +185,12 @@ def model_config(configuration: Configuration, data: Any) -> ModelConfig:
     config = configuration.resolved.model_config(
         configuration.model, n_inputs=data.n_inputs, n_outputs=task.n_outputs, tokens=task.tokens, pair=task.pair
     )
-    if config.model not in (*BASELINES, "ltc"):
+    if configuration.settings.get("bidirectional") and not config.bidirectional:
+        raise ParameterError(f"bidirectional is true; a model {config.model!r} has no second direction. Leave it out.")
+    if config.model in (*BASELINES, "ltc"):
+        # Those of a preset are of state-space layers; those that are given are meant for this model.
+        config = replace(config, options=configuration.settings.get("options", {}))
+    else:
         config = replace(config, options={**config.options, "backend": configuration.backend})
     if configuration.budget is not None:
         config = replace(config, n_channels=width_for(config, configuration.budget))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from liquid_ssm.errors import ParameterError, ShapeError
+from liquid_ssm.errors import DTypeError, ParameterError, ShapeError, UnstableRecurrence
 from liquid_ssm.nn import LSTM, Transformer
 from liquid_ssm.nn.baselines import positions
 
@@ -165,3 +165,29 @@ def test_a_transformer_whose_width_does_not_fit_is_refused():
         Transformer(1, 2, n_channels=8, heads=0)
     with pytest.raises(ParameterError, match="unknown activation"):
         Transformer(1, 2, n_channels=8, activation="swish")
+
+
+@pytest.mark.parametrize("baseline", [LSTM, Transformer])
+def test_what_is_not_finite_is_an_error(baseline):
+    model, u = make(baseline), inputs()
+    u[1, 4, 2] = float("nan")
+    with pytest.raises(ParameterError, match="NaN or infinite"):
+        model(u)
+    assert torch.isfinite(model(u, torch.tensor([12, 4, 12]))).all()
+    with pytest.raises(ParameterError, match=r"^rate is nan"):
+        model(inputs(), rate=float("nan"))
+    with torch.no_grad():
+        model.head.weight[0, 0] = float("inf")
+    with pytest.raises(UnstableRecurrence, match=r"head\.weight"):
+        model(inputs())
+
+
+def test_bad_steps_of_an_lstm_are_refused():
+    model = make(LSTM)
+    for u, error, message in (
+        (torch.zeros(2, 5, dtype=torch.float64), ShapeError, r"takes \(batch, 3\)"),
+        ([1.0], DTypeError, "u is a list"),
+        (torch.zeros(2, 3, dtype=torch.float16), DTypeError, "u has dtype torch.float16"),
+    ):
+        with pytest.raises(error, match=message):
+            model.step(u)

@@ -136,6 +136,21 @@ def test_bad_descriptions_are_refused(change, said):
         ModelConfig(**{**SMALL, **change})
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("transformer", {"heads": 0}, "heads is 0"),
+        ("s5", {"n_blocks": 0}, "n_blocks is 0"),
+        ("s5", {"n_blocks": "x"}, "n_blocks is 'x'"),
+    ],
+)
+def test_bad_options_are_named_before_anything_is_counted(model, options, said):
+    config = ModelConfig(model=model, **{**SMALL, "options": options})
+    for count in (n_parameters, lambda config: width_for(config, 5000)):
+        with pytest.raises(ParameterError, match=said):
+            count(config)
+
+
 def test_a_width_that_heads_do_not_divide_is_refused():
     config = ModelConfig(model="transformer", **{**SMALL, "n_channels": 10})
     for call in (build, n_parameters):

@@ -350,6 +350,9 @@ def test_modes_without_influence_are_dead() -> None:
         layer.continuous.B[1, 3] *= 1e-6
     assert only(layer, u).dead_modes == 3 / 8
     assert only(layer, u, dead=1e-20).dead_modes == 2 / 8
+    with torch.no_grad():
+        layer.continuous.C[0] = 0  # all of a channel
+    assert only(layer, u, dead=0.0).dead_modes == 4 / 8
 
 
 def energies_of(A: torch.Tensor, x: torch.Tensor, length: int) -> torch.Tensor:

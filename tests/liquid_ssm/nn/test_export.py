@@ -14,7 +14,7 @@ import torch
 
 from liquid_ssm.compute import problem_of
 from liquid_ssm.errors import DTypeError, ParameterError, ShapeError
-from liquid_ssm.nn import SSMLayer
+from liquid_ssm.nn import LTC, SSMLayer
 from liquid_ssm.nn.export import SplitRealForward, SplitRealStep, join_state, split_state
 from liquid_ssm.nn.stability import clamped, input_limit
 from liquid_ssm.oracle.reference import reference
@@ -427,3 +427,56 @@ def test_layers_of_other_structures_export_for_one_shape(structure, make_layer, 
     """Their recurrence is a loop of torch operations, which becomes as long as the sequence."""
     layer, u = make_layer(structure, "liquid"), make_signal(2, 3)
     assert torch.equal(torch.export.export(layer, (u,)).module()(u), layer(u))
+
+
+@pytest.mark.parametrize("rate", [-1.0, 0.0, float("nan"), "2"])
+@pytest.mark.parametrize("discretization", ["bilinear", "bilinear-exact", "adams-bashforth"])
+def test_a_rate_of_an_export_is_positive(discretization, rate, make_layer):
+    with pytest.raises(ParameterError, match=r"^rate is"):
+        SplitRealStep(make_layer(discretization=discretization), rate)
+
+
+@pytest.mark.parametrize("length", [2.5, "3", 0, True])
+def test_a_length_of_an_export_is_a_whole_number(length, make_layer):
+    with pytest.raises(ParameterError, match=r"length is .*; give a whole number from 1"):
+        SplitRealForward(make_layer(), length=length)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_export_can_be_moved_to_another_dtype(frozen, make_layer, make_signal):
+    step, u = SplitRealStep(make_layer(), frozen=frozen).double(), make_signal().double()
+    state = step.initial_state(2)
+    for k in range(3):
+        y, *state = step(u[:, k], *state)
+    assert step.dtype == y.dtype == state[0].dtype == torch.float64
+
+
+def test_what_is_no_state_is_named(make_layer):
+    layer = make_layer()
+    for state in (None, [1.0], torch.tensor(1.0)):
+        with pytest.raises(ParameterError, match="state is a"):
+            split_state(layer, state)
+    for parts in ((), (torch.tensor(1.0),)):
+        with pytest.raises(ShapeError, match="has the parts"):
+            join_state(layer, parts)
+
+
+OPEN = {
+    "LTC": lambda make: LTC(3, 4),
+    "bilinear-exact": lambda make: make(discretization="bilinear-exact"),
+    "adams-bashforth": lambda make: make(discretization="adams-bashforth"),
+    "zoh of dplr": lambda make: make("dense", "kb-all"),
+}
+
+
+@pytest.mark.parametrize("case", OPEN)
+def test_layers_that_go_step_by_step_export_for_any_batch(case, make_layer, make_signal):
+    layer = OPEN[case](make_layer)
+    with torch.no_grad():
+        program = torch.export.export(
+            layer, (make_signal(2, 7),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        ).module()
+        for batch in (2, 5):
+            u = make_signal(batch, 7)
+            # Sums of some tens of numbers, in another order.
+            assert torch.allclose(program(u), layer(u), rtol=0, atol=1e3 * 2.0**-24 * float(layer(u).abs().max()))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from liquid_ssm.nn import latest
+from liquid_ssm.problem import ModeSpec
 
 
 @pytest.fixture
@@ -88,16 +89,24 @@ def test_a_parameter_that_is_not_contiguous(layer, made):
     assert len(made) == 2
 
 
-@pytest.mark.parametrize(("option", "value"), [("max_gain", 1.1), ("backend", "numpy"), ("backend", "numba")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_gain", 1.1), ("backend", "torch"), ("backend", "numba"), ("discretization", "euler"),
+        ("spec", ModeSpec("s4")), ("tolerance", 1e-4), ("recheck", 0.5),
+    ],
+)  # fmt: skip
 def test_options_that_change_are_seen(make_layer, made, option, value):
-    layer = make_layer()
-    u = torch.ones(2, layer.n_channels)
+    layer = make_layer(backend="auto" if option in ("tolerance", "recheck") else "first")
+    u = torch.full((2, layer.n_channels), 0.5)
     with torch.no_grad():
-        layer.step(u)
+        _, state = layer.step(u)
         setattr(layer, option, value)
-        layer.step(u)
+        y, expected = layer.step(u, state)[0], layer(u[:, None], state=state)[:, 0]
         layer.step(u, rate=2.0)
     assert len(made) == 3
+    # One step of either: some tens of roundings, and far less than what an option changes.
+    assert torch.allclose(y, expected, rtol=0, atol=100 * 2.0**-24 * float(expected.abs().max()))
 
 
 def test_a_copy_of_a_layer_keeps_nothing(layer, made):

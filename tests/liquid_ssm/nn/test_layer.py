@@ -523,3 +523,106 @@ def test_no_rows_and_no_steps(mode, make_layer):
     y, state = layer(torch.zeros(2, 0, 3), return_state=True)
     assert y.shape == (2, 0, 3)
     assert same(state, layer.initial_state(2))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "error"), [(torch.float32, 1e37, ls.UnstableRecurrence), (torch.float16, 2e3, ls.ParameterError)]
+)
+def test_a_feedthrough_that_leaves_the_range_is_an_error(dtype, size, error, make_layer):
+    layer, u = make_layer(mode="s4"), torch.zeros(2, 9, 3, dtype=dtype)
+    u[1, 3:] = size
+    with torch.no_grad():
+        layer.D.fill_(100.0)
+    with pytest.raises(error, match=f"left the range of {dtype} at step 3" if dtype == torch.float32 else "y leaves"):
+        layer(u)
+    with torch.no_grad(), pytest.raises(error, match="range of"):
+        layer.step(u[:, 3])
+
+
+def test_a_sum_of_directions_that_leaves_the_range_is_an_error(make_layer):
+    layer, u = make_layer(mode="s4", bidirectional=True, feedthrough=False), torch.full((2, 1, 3), 1e30)
+    C, back = layer.continuous.C, layer.continuous.C_reverse
+    with torch.no_grad():
+        back.zero_()
+        C *= 3e38 / float(layer(u).abs().max())  # below the largest number, 3.4e38
+        assert torch.isfinite(layer(u)).all()
+        back.copy_(C)  # of one step, both directions are then the same
+    with pytest.raises(ls.UnstableRecurrence, match=r"the output left the range of torch\.float32 at step 0"):
+        layer(u)
+
+
+RATES = [-1.0, 0.0, float("nan"), float("inf"), "2", None, 1 + 0j, True, torch.tensor(1 + 0j), torch.ones(2, 1)]
+
+
+@pytest.mark.parametrize("rate", RATES, ids=repr)
+@pytest.mark.parametrize("mode", ["liquid", "pb-adjacent"])
+def test_a_rate_is_one_positive_number_everywhere(mode, rate, make_layer, make_signal):
+    layer, u = make_layer("diagonal", mode), make_signal()
+    dt = torch.full((2, 21), -1.0)  # times -1 it would be positive
+    refused = pytest.raises((ls.ParameterError, ls.ShapeError), match=r"^rate ")
+    for call in (
+        lambda: layer(u, rate=rate),
+        lambda: layer(u, rate=rate, dt=dt),
+        lambda: layer.step(u[:, 0], rate=rate),
+    ):
+        with refused:
+            call()
+        with torch.no_grad(), refused:
+            call()
+
+
+@pytest.mark.parametrize("discretization", ["bilinear", "adams-bashforth"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_intervals_are_multiplied_with_the_rate_in_float64(dtype, discretization, make_layer, make_signal, in_double):
+    layer, u = make_layer(discretization=discretization), make_signal().double()
+    dt = (1 + torch.arange(42).reshape(2, 21) % 3).to(dtype)
+    assert torch.equal(layer(u, dt=dt, rate=0.3), layer(u, dt=dt.double() * 0.3))
+
+
+def test_intervals_are_looked_at_before_the_clamp(make_layer, make_signal):
+    layer, u = make_layer(max_gain=1.1), make_signal()
+    for value in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ls.ParameterError, match="dt times rate holds"):
+            layer(u, dt=torch.full((2, 21), value))
+    with pytest.raises(ls.ShapeError, match="dt has shape"):
+        layer(u, dt=torch.ones(5))
+
+
+@pytest.mark.parametrize(
+    "state", [[0.0], "rest", (1, 2), np.zeros((2, 3, 4), complex), torch.zeros(2, 3, 4, device="meta")]
+)
+def test_what_is_no_state_is_refused_by_steps_too(state, make_layer, make_signal):
+    layer, u = make_layer(), make_signal()
+    messages = []
+    for call in (lambda: layer(u, state=state), lambda: layer.step(u[:, 0], state)):
+        with torch.no_grad(), pytest.raises(ls.LiquidSSMError) as caught:
+            call()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("backend", ["auto", "first", "torch"])
+@pytest.mark.parametrize(("structure", "mode"), [("diagonal", "liquid"), ("dplr", "pb-adjacent"), ("mimo", "liquid")])
+def test_lazily_negated_inputs_are_like_others(structure, mode, backend, make_layer):
+    """As of the imaginary part of a conjugate: torch keeps the numbers that it was made of, and a mark."""
+    layer = make_layer(structure, mode, backend=backend)
+    u = 0.1 * torch.randn(2, 9, 3, dtype=torch.complex64).conj().imag
+    lazy = torch.complex(torch.zeros_like(u), -u).conj().imag
+    assert lazy.is_neg()
+    for _ in range(2):
+        assert torch.equal(layer(lazy), layer(u))
+        with torch.no_grad():
+            assert torch.equal(layer.step(lazy[:, 0])[0], layer.step(u[:, 0])[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": 3}, "backend is 3; give the name"),
+        ({"bidirectional": "no"}, "bidirectional is 'no'; give True or False"),
+        ({"feedthrough": 0}, "feedthrough is 0; give True or False"),
+    ],
+)
+def test_options_of_another_type_are_named(options, message):
+    with pytest.raises(ls.ParameterError, match=message):
+        SSMLayer(2, 4, **options)

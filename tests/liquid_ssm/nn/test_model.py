@@ -335,3 +335,50 @@ def test_the_whole_model_compiles_as_one_graph(pooling, exact, rounded, in_doubl
         y, _ = step(u[:, 0], state)
         error = rounded.analysed(rounded.sequence_model, found, u[:, :1], exact)[1]
         assert near(y, found.step(u[:, 0], state)[0], error[:, 0] if pooling == "none" else error)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "none"])
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_models_export_for_any_batch_and_length(norm, pooling, in_double):
+    found, u = model(norm=norm, pooling=pooling).eval(), inputs()
+    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    with torch.no_grad():
+        program = torch.export.export(found, (u,), dynamic_shapes=(dynamic,)).module()
+        for part in (u, u[:2, :7], u[:, :13]):
+            # The same operations, or sums of at most 20 numbers in another order.
+            assert torch.allclose(
+                program(part), found(part), rtol=0, atol=1e3 * 2.0**-53 * float(found(part).abs().max())
+            )
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "none"])
+def test_rates_and_intervals_reach_every_layer_of_steps_and_pieces(pooling, in_double):
+    found, u = model(pooling=pooling).eval(), inputs()[:, :6]
+    dt = 0.5 + torch.rand(3, 6, generator=torch.Generator().manual_seed(1))
+    found.requires_grad_(False)
+    for options in ({"rate": 2.0}, {"dt": dt}):
+        parts = [{k: v[:, at] if k == "dt" else v for k, v in options.items()} for at in (slice(0, 2), slice(2, 6))]
+        whole, state = found(u, return_state=True, **options), None
+        first, state = found.prefill(u[:, :2], **parts[0])
+        second, _ = found.prefill(u[:, 2:], state, **parts[1])
+        pieces = torch.cat([first, second], 1) if pooling == "none" else second
+        state, steps = None, []
+        for k in range(6):
+            y, state = found.step(
+                u[:, k], state, **{name: v[:, k] if name == "dt" else v for name, v in options.items()}
+            )
+            steps.append(y)
+        stepped = torch.stack(steps, 1) if pooling == "none" else y
+        # Two layers of some hundred roundings; without the option they differ by far more.
+        for other in (pieces, stepped):
+            assert torch.allclose(other, whole[0], rtol=0, atol=1e4 * 2.0**-53 * float(whole[0].abs().max()))
+        assert not torch.allclose(whole[0], found(u), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("part", "shape"), [("total", (1, 8)), ("total", (3, 7)), ("steps", (1,))])
+def test_a_sum_of_other_rows_is_refused(part, shape):
+    found, u = model(pooling="mean").eval(), inputs()
+    state = found.prefill(u)[1]._replace(**{part: torch.ones(shape)})
+    for call in (lambda: found.prefill(u, state), lambda: found.step(u[:, 0], state)):
+        with pytest.raises(ls.ShapeError, match=f"{part} of the state has shape"):
+            call()

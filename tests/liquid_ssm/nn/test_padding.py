@@ -199,3 +199,25 @@ def test_a_side_is_checked_by_itself(side):
     with pytest.raises(ls.ParameterError, match=f"unknown padding '{side}'; allowed: right, left"):
         require_padding(side)
     assert all(require_padding(known) is None for known in padding.SIDES)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16])
+def test_lengths_of_every_whole_dtype_are_the_same(dtype, side):
+    """Though the dtype may not hold the number of steps."""
+    lengths = [5, 100, 0]
+    found = mask(torch.tensor(lengths, dtype=dtype), (3, 40_000), side, torch.device("cpu"))
+    assert found.sum(1).tolist() == lengths
+    assert torch.equal(found, mask(lengths, (3, 40_000), side, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+@pytest.mark.parametrize("discretization", ["bilinear", "adams-bashforth"])
+def test_a_state_of_other_rows_is_refused(discretization, return_state, make_layer, make_signal):
+    layer, u = make_layer(discretization=discretization), make_signal(2)
+    for rows in (0, 1, 3):
+        with pytest.raises(ls.ShapeError, match=rf"state has .*shape \({rows}, 3, 4\)"):
+            layer(u, torch.tensor([21, 9]), layer.initial_state(rows), return_state=return_state)
+    for state in ([0.0], "rest"):
+        with pytest.raises(ls.ParameterError, match="state"):
+            layer(u, torch.tensor([21, 9]), state, return_state=return_state)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from liquid_ssm.errors import ShapeError
-from liquid_ssm.nn import ModelConfig, PairModel, build
+from liquid_ssm.nn import ModelConfig, PairModel, SequenceModel, build
 
 LENGTHS = torch.tensor([[6, 3], [2, 6]])
 
@@ -44,3 +44,14 @@ def test_what_is_no_pair_is_refused():
         model(torch.zeros(2, 6, dtype=torch.long))
     with pytest.raises(ShapeError, match=r"2 pairs have \(2, 2\)"):
         model(torch.zeros(2, 2, 6, dtype=torch.long), torch.tensor([6, 6]))
+
+
+def test_features_of_every_step_are_not_compared():
+    encoder = SequenceModel(3, 4, n_layers=1, n_channels=4, n_state=4, pooling="none")
+    with pytest.raises(ShapeError, match=r"features of shape \(4, 6, 4\).*pooling 'mean' or 'last'"):
+        PairModel(encoder, 4, 2)(torch.zeros(2, 2, 6, 3))
+
+
+def test_lengths_may_be_a_list():
+    u = torch.zeros(2, 2, 6, dtype=torch.long)
+    assert torch.equal(make()(u, LENGTHS.tolist()), make()(u, LENGTHS))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import liquid_ssm as ls
-from liquid_ssm.nn import ContinuousParameters
+from liquid_ssm.nn import ContinuousParameters, SSMLayer, diagnose
 from liquid_ssm.oracle.discretisation_rounding import COMPLEX_QUOTIENT, discretisation_bounds
 from liquid_ssm.oracle.rounding import COMPLEX_PRODUCT
 
@@ -59,6 +59,23 @@ def test_eigenvalues_decay_and_steps_are_positive_whatever_the_tensors_hold(valu
     assert bool((dt > 0).all())
     assert bool(torch.isfinite(Lambda.re).all() and torch.isfinite(dt).all())
     held.continuous()  # which refuses everything else
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["log_decay", "log_dt", "frequency", "B", "C"])
+def test_what_training_has_made_infinite_is_named(name, value):
+    """Bounded exponentials do not hide it."""
+    layer = SSMLayer(2, 4, backend="first")
+    with torch.no_grad():
+        getattr(layer.continuous, name).view(-1)[1] = value
+    u, dt = torch.ones(1, 3, 2), torch.ones(1, 3)
+    for call in (lambda: layer(u), lambda: layer(u, dt=dt), lambda: layer.step(u[:, 0])):
+        with pytest.raises(ls.UnstableRecurrence, match=rf"continuous\.{name} \(1 of"):
+            call()
+        with torch.no_grad(), pytest.raises(ls.UnstableRecurrence, match=rf"continuous\.{name} \(1 of"):
+            call()
+    report = diagnose(layer, u)
+    assert f"continuous.{name}" in (report.failure or "")
 
 
 def test_gradients_reach_the_tensors_through_every_discretization():

@@ -102,6 +102,22 @@ def test_recording_looks_at_true_inputs_and_intervals_only() -> None:
     assert len(inputs) == 4  # no hook is left
 
 
+def test_of_unequal_intervals_the_one_with_the_larger_penalty_counts() -> None:
+    layer, u = layer_of(), 3 * normal(2, 6, 3)
+    dt = torch.ones(2, 6)
+    dt[0, 2], dt[1, 4] = 0.25, 4.0
+    lengths = torch.tensor([6, 5])
+    dt[1, 5] = 1e6  # outside
+    with recorded_inputs(layer) as inputs:
+        layer(u, lengths, dt=dt)
+        for end in (0.25, 4.0):
+            layer(u, lengths, rate=end)
+    both, *ends = (float(gain_penalty([given], 0.9).detach()) for given in inputs)
+    assert min(ends) > 0
+    assert ends[0] != ends[1]
+    assert both == max(ends)
+
+
 def test_the_penalty_of_a_linear_layer_has_no_input_term() -> None:
     layer = layer_of(mode="s4")
     with recorded_inputs(layer) as inputs:
@@ -117,5 +133,6 @@ def test_penalties_that_mean_nothing_are_refused() -> None:
         layer(normal(1, 4, 3))
     with pytest.raises(ParameterError, match="bound above 1"):
         gain_penalty(inputs, 1.0)
-    with pytest.raises(ParameterError, match="positive bound"):
-        gain_penalty(inputs, 0.0)
+    for bound in (0.0, "a", None, True, float("inf")):
+        with pytest.raises(ParameterError, match="positive bound"):
+            gain_penalty(inputs, bound)

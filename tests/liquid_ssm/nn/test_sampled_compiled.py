@@ -32,10 +32,10 @@ def layer_of(rank, mode, method, **options):
     return SSMLayer(2, 4, init=system, mode=mode, order=2, discretization=method, seed=0, **options)
 
 
-def given(length, seed=0):
+def given(length, seed=0, batch=1):
     generator = torch.Generator().manual_seed(seed)
-    u = 0.3 * torch.randn(1, length, 2, generator=generator)
-    return u, 0.5 + torch.rand(1, length, generator=generator)
+    u = 0.3 * torch.randn(batch, length, 2, generator=generator)
+    return u, 0.5 + torch.rand(batch, length, generator=generator)
 
 
 @pytest.fixture
@@ -63,6 +63,23 @@ def test_gradients_are_those_of_differences(rank, mode, method, calls, in_double
 
     assert torch.autograd.gradcheck(run, (*tensors, *layer.parameters()), fast_mode=True)
     assert calls
+
+
+@pytest.mark.parametrize(("rank", "mode", "method"), KINDS)
+def test_gradients_of_two_rows_are_the_sum_of_both(rank, mode, method, calls, in_double):
+    layer, (u, dt) = layer_of(rank, mode, method, feedthrough=False), given(66, batch=2)
+
+    def gradients(at):
+        # One cotangent for every output, as of a loss that is a sum.
+        return torch.autograd.grad(layer(u[at], dt=dt[at]).sum(), list(layer.parameters()))
+
+    both, first, second = (gradients(at) for at in (slice(2), slice(1), slice(1, 2)))
+    assert calls
+    for name, one, a, b in zip(dict(layer.named_parameters()), both, first, second, strict=True):
+        # The sum of both is rounded once; maps behind it add less than a hundred roundings of either.
+        allowed = 100 * torch.finfo(torch.float64).eps * (a.abs() + b.abs()).max()
+        assert bool(((one - (a + b)).abs() <= allowed).all()), name
+        assert bool((b.abs() > 1e3 * allowed).any()), name
 
 
 @pytest.mark.parametrize(("rank", "mode", "method"), [KINDS[5], KINDS[6], KINDS[7]])

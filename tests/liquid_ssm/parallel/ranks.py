@@ -105,6 +105,31 @@ def attempted(function):
         return {"error": type(error).__name__, "message": str(error), "step": step}
 
 
+def not_finite(rank):
+    """Each name with numbers that no output may hide; what is asked for is right on every rank."""
+    u = 0.1 * features(5)[0]
+
+    def changed(module, name, value):
+        parameter = dict(module.named_parameters())[name]
+        with torch.no_grad():
+            parameter.view(-1)[0] = value
+        return module
+
+    layer, model, mean = layers()["liquid"], models()["none"], models()["mean"].eval()
+    large = changed(models()["none"], "encoder.weight", 1e308)
+    loud = changed(layers()["liquid"].float(), "D", 3e38)
+    return {
+        "D": lambda: parallel.forward(changed(layer, "D", float("nan")), u),
+        "head": lambda: parallel.forward(changed(model, "head.weight", float("inf")), u),
+        "step size": lambda: parallel.forward(changed(layers()["liquid"], "continuous.log_dt", float("nan")), u),
+        "no step yet": lambda: parallel.forward(mean, u[:, :0], state=mean.initial_state(len(u))),
+        "between": lambda: parallel.forward(large, 1e4 * u),
+        # On the last rank alone.
+        "D u": lambda: parallel.forward(loud, (u * 0 + 10 * rank).float()),
+        "half": lambda: parallel.forward(changed(layers()["liquid"].float(), "D", 1e4), (u * 0 + 10 * rank).half()),
+    }
+
+
 def bad_cases(rank, size):
     """Each name with what this rank does; all of them, and then again something that works."""
     system, _ = system_of("diagonal", "float32")
@@ -251,6 +276,7 @@ def everything(rank, size):
         lambda: parallel.forward(models()["none"], features(5)[0][..., : 2 if rank else 3])
     )
     found["no steps"] = attempted(lambda: parallel.forward(models()["last"], features(0)[0]))
+    found["not finite"] = {name: attempted(case) for name, case in not_finite(rank).items()}
     found["other"] = attempted(lambda: parallel.forward(torch.nn.Linear(3, 3), features(5)[0]))
     for name, module in (("numpy layer", layers()["liquid"]), ("numpy model", models()["none"])):
         u = features(5)[0]

@@ -131,6 +131,27 @@ def test_what_has_no_form_for_slices_is_an_error_on_every_rank(size, results):
         assert "Linear has no form for slices" in rank["other"]["message"]
 
 
+NOT_FINITE = {
+    "D": ("UnstableRecurrence", "parameters hold NaN or infinite values: D (1 of"),
+    "head": ("UnstableRecurrence", "parameters hold NaN or infinite values: head.weight (1 of"),
+    "step size": ("UnstableRecurrence", "parameters hold NaN or infinite values: continuous.log_dt (1 of"),
+    "no step yet": ("ParameterError", "row 0 has no steps"),
+    "between": ("UnstableRecurrence", "of this model holds NaN or infinite values, though what was given is finite"),
+    "D u": ("UnstableRecurrence", "in the sum of D u and what the recurrences give"),
+    "half": ("ParameterError", "y leaves the range of torch.float16"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+@pytest.mark.parametrize("size", [2, 4])
+def test_no_output_hides_what_is_not_finite(size, name, results):
+    error, message = NOT_FINITE[name]
+    for rank in results(size):
+        found = rank["not finite"][name]
+        assert found["error"] == error, found
+        assert message in found["message"]
+
+
 def exact(layer, u):
     """The exact y (batch, length, H) and how far that of slices may be from it: scans in any bracketing, and D u."""
     with torch.no_grad():

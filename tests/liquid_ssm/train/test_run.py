@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from liquid_ssm.errors import CheckpointError, ParameterError
-from liquid_ssm.nn import ModelConfig, load_model
+from liquid_ssm.nn import ModelConfig, build, load_model
 from liquid_ssm.tasks import get_task
 from liquid_ssm.train.checkpoints import WholeFiles
 from liquid_ssm.train.configuration import Configuration, with_place
@@ -422,6 +422,33 @@ def test_a_budget_decides_the_width() -> None:
     config = model_config(configured(budget=2000), data)
     assert config.n_channels != SMALL["n_channels"]
     assert config.options["backend"] == "first"
+
+
+def test_options_that_are_given_are_those_of_the_model() -> None:
+    data = get_task("digits")(None)
+    data.setup()
+    config = model_config(configured({"options": {"solver": "ode"}}, model="ltc"), data)
+    assert config.options == {"solver": "ode"}
+    assert build(config).blocks[0].layer.solver == "ode"
+    for model, settings, said in (
+        ("transformer", {"options": {"nonsense": 5}}, "unknown option of transformer 'nonsense'"),
+        ("lstm", {"options": {"heads": 5}}, "unknown option of lstm 'heads'"),
+        ("lstm", {"bidirectional": True}, "a model 'lstm' has no second direction"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            model_config(configured(settings, model=model), data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [({}, {"backend": "nope"}), ({"options": {"max_gain": 0.5}}, {"model": "pb"}), ({"n_state": 1}, {})],
+)
+def test_nothing_is_written_for_a_model_that_cannot_be_built(
+    settings: dict[str, Any], given: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ParameterError):
+        train(configured(settings, **given), tmp_path / "run", new=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
