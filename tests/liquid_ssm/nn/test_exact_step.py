@@ -125,6 +125,11 @@ def test_a_pole_is_an_error_with_its_place(integrated, rounded, in_double):
     ) as caught:
         layer(u)
     assert (caught.value.step, caught.value.channel, caught.value.input_bound) == (66, 0, 0.5)
+    # A divisor of one or two roundings may as well be 0.
+    for ulps in (-2, -1, 1, 2):
+        u[1, 66] = 8.5 + ulps * 2.0**-49
+        with pytest.raises(ls.UnstableRecurrence, match="pole"):
+            layer(u)
     # So near to it that 30 of 52 digits are lost, there is a result, within the bound.
     u = torch.tensor([[[0.3], [8.5 * (1 + 2.0**-30)], [-0.2]]], dtype=torch.float64)
     ones = torch.ones(1, 3, dtype=torch.float64)
@@ -142,7 +147,7 @@ def test_a_singular_core_of_a_low_rank_system_is_a_pole(in_double):
     )  # fmt: skip
     layer = nn.SSMLayer(1, 4, init=system, discretization="bilinear-exact")
     # M = (u − 1) I − 1 1*: eigenvalues u − 1 (three times) and u − 5.
-    for value, pole in ((5.0, True), (9.0, True), (7.0, False)):
+    for value, pole in ((5.0, True), (9.0, True), (9.0 - 2.0**-49, True), (9.0 + 2.0**-49, True), (7.0, False)):
         u = torch.full((1, 1, 1), value, dtype=torch.float64)
         if pole:
             with pytest.raises(ls.UnstableRecurrence, match="pole"):
