@@ -188,7 +188,7 @@ def n_parameters(config: ModelConfig) -> int:
     unit = _unit(config)
     if config.n_channels % unit:
         build(replace(config, n_layers=1))
-    blocks = config.options.get("n_blocks", 1)
+    blocks: int = config.options.get("n_blocks", 1)
     require_whole("n_blocks", blocks)
     few, more = 8 * blocks, 16 * blocks
     if config.n_state > more and config.kind not in BASELINES:

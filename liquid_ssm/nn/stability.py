@@ -172,7 +172,7 @@ def _require_open(layer: SSMLayer, limit: torch.Tensor, system: Any) -> None:
             found = f"the largest |ā| is {float(radius_of(system, False).amax()):.8g}"
     raise ParameterError(
         f"max_gain is {layer.max_gain}, but {found}: the recurrence would get no input at all. Give a larger max_gain"
-        f"{', such as 1.1' if layer.max_gain < 1.1 else ''}; where training led here, lower lr or ssm_lr."
+        f"{', such as 1.1' if (layer.max_gain or 0) < 1.1 else ''}; where training led here, lower lr or ssm_lr."
     )
 
 
