@@ -246,16 +246,20 @@ class SequenceModel(nn.Module):
                 f"state is that of {given}; give a ModelState of {len(self.blocks)} layers, as an earlier call or "
                 "initial_state returned it."
             )
-        if state is not None and self.pooling == "mean" and (state.total is None or state.steps is None):
+        if state is None or self.pooling != "mean":
+            return
+        if state.total is None or state.steps is None:
             raise ParameterError(
                 "state has no sum of features (total, steps), which pooling 'mean' goes on from; give the ModelState "
                 "that an earlier call or initial_state of this model returned."
             )
         rows = u.shape[0]
-        for name, shape in (("total", (rows, self.blocks[0].layer.n_channels)), ("steps", (rows,))):
-            part = None if state is None or self.pooling != "mean" else getattr(state, name)
-            if part is not None and tuple(part.shape) != shape:
-                raise ShapeError(f"{name} of the state has shape {tuple(part.shape)}; with this u it has {shape}.")
+        wanted = {"total": (rows, self.blocks[0].layer.n_channels), "steps": (rows,)}
+        for name, part in (("total", state.total), ("steps", state.steps)):
+            if tuple(part.shape) != wanted[name]:
+                raise ShapeError(
+                    f"{name} of the state has shape {tuple(part.shape)}; with this u it has {wanted[name]}."
+                )
 
 
 def require_steps(steps: torch.Tensor) -> None:
