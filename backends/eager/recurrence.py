@@ -205,15 +205,10 @@ def trajectory(recurrence: Recurrence, inputs: torch.Tensor, state: Number) -> l
 
 def chunks(recurrence: Recurrence, length: int, state: Number, chunk_steps: int | None) -> list[tuple[int, int]]:
     """First and end of each chunk of steps."""
-    numbers = size(state) * recurrence.spread
-    if chunk_steps is None:
-        # Where an export leaves a size open, the graph is one for every size.
-        steps = (
-            CHUNK_STEPS if isinstance(numbers, torch.SymInt) else min(CHUNK_STEPS, CHUNK_ELEMENTS // max(1, numbers))
-        )
-    else:
-        steps = chunk_steps
-    steps = max(1, steps)
+    steps, numbers = chunk_steps or CHUNK_STEPS, size(state) * recurrence.spread
+    # Where an export leaves a size open, the graph is one for every size.
+    if chunk_steps is None and not isinstance(numbers, torch.SymInt):
+        steps = max(1, min(steps, CHUNK_ELEMENTS // max(1, numbers)))
     return [(start, min(start + steps, length)) for start in range(0, length, steps)]
 
 

@@ -119,6 +119,7 @@ class LSTM(_Baseline):
         self.dropout = nn.Dropout(dropout)
 
     def features(self, x: torch.Tensor, real: torch.Tensor | None, rate: float) -> torch.Tensor:
+        """As the base class says: what is not real comes after all that is."""
         y: torch.Tensor = self.dropout(self.lstm(x)[0])
         return y
 
@@ -194,6 +195,7 @@ class Transformer(_Baseline):
         self.layers = nn.TransformerEncoder(layer, n_layers, norm, enable_nested_tensor=False)
 
     def features(self, x: torch.Tensor, real: torch.Tensor | None, rate: float) -> torch.Tensor:
+        """As the base class says: attention leaves out what is not real."""
         x = x + positions(x.shape[1], x.shape[2], rate).to(x)
         y: torch.Tensor = self.layers(x, src_key_padding_mask=None if real is None else ~real)
         return y

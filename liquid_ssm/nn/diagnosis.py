@@ -110,6 +110,7 @@ class Diagnosis:
         return {"layers": [_plain(asdict(layer)) for layer in self.layers], "failure": self.failure}
 
     def to_json(self) -> str:
+        """`as_dict` as JSON text."""
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
 
     def table(self) -> str:

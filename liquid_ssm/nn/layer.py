@@ -168,6 +168,7 @@ class SSMLayer(nn.Module):
 
     @property
     def n_channels(self) -> int:
+        """Features of inputs and outputs, H."""
         return self.continuous.n_channels
 
     @property
@@ -227,11 +228,12 @@ class SSMLayer(nn.Module):
             y (batch, length, H) in u's dtype, or (y, state).
 
         Raises:
-            ShapeError, ParameterError: what was given does not fit.
-            UnstableRecurrence: the state left the range of the dtype, or a parameter is no longer finite.
+            ShapeError, DTypeError, ParameterError: what was given does not fit, or is not finite.
+            UnstableRecurrence: the state or the output left the range of the dtype, or a parameter is no longer finite.
+            BackendRejected, BackendUnavailable, NotCertified: as `liquid_ssm.apply`.
 
         Accuracy: that of `liquid_ssm.apply` for `system(rate)`, whose parameters are computed in float64 and rounded
-            once to the layer's dtype; D u adds one product and one sum.
+            once to the layer's dtype; D u adds one product and one sum.  With dt, dt · rate is formed in float64.
         """
         self._check(u)
         require_padding(padding)
@@ -269,7 +271,11 @@ class SSMLayer(nn.Module):
         rate: float | torch.Tensor = 1.0,
         dt: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, State]:
-        """The next piece of a sequence: chunk (batch, any length, H) and the state before it give y and that after."""
+        """The next piece of a sequence: chunk (batch, any length, H) and the state before it give y and that after.
+
+        Raises:
+            as `forward`.
+        """
         y, final = self(chunk, state=state, rate=rate, dt=dt, return_state=True)
         return y, final
 
@@ -284,6 +290,9 @@ class SSMLayer(nn.Module):
 
         Without gradients the discrete system is kept from step to step, for as long as no parameter has changed in any
         bit.  dt is the interval before this sample, (batch,).
+
+        Raises:
+            as `forward`.
         """
         require_tensor("u_k", u_k)
         if u_k.ndim != 2 or u_k.shape[1] != self.n_channels:

@@ -80,7 +80,7 @@ def run_padded(
     Raises:
         ShapeError, ParameterError: a state that has not one row for each of x.
     """
-    _require_rows(state, len(x))
+    _require_rows(state, x.shape[0])
     gap = (~real).sum(1)
     if dt is not None:
         dt = dt.masked_fill(~real, 1.0)  # any positive interval: nothing changes there

@@ -110,6 +110,7 @@ class ContinuousParameters(nn.Module):
 
     @property
     def n_channels(self) -> int:
+        """H."""
         return int(self.C.shape[0])
 
     @property

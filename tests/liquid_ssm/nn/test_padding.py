@@ -221,3 +221,14 @@ def test_a_state_of_other_rows_is_refused(discretization, return_state, make_lay
     for state in ([0.0], "rest"):
         with pytest.raises(ls.ParameterError, match="state"):
             layer(u, torch.tensor([21, 9]), state, return_state=return_state)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padded_rows_export_for_any_batch_and_length(side, make_layer, make_signal):
+    layer, batch, length = make_layer(), torch.export.Dim("batch"), torch.export.Dim("length")
+    shapes = {"u": {0: batch, 1: length}, "lengths": {0: batch}, "padding": None}
+    with torch.no_grad():
+        given = {"lengths": torch.tensor([6, 3]), "padding": side}
+        program = torch.export.export(layer, (make_signal(2, 7),), given, dynamic_shapes=shapes).module()
+        u, lengths = make_signal(5), LENGTHS
+        assert close(program(u, lengths=lengths, padding=side), layer(u, lengths, padding=side))
