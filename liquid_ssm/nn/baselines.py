@@ -129,7 +129,7 @@ class LSTM(_Baseline):
         """One time step: u_k (batch, n_inputs), or (batch,) tokens, gives (batch, n_outputs) and the state after it.
 
         Raises:
-            as `forward`.
+            others: as `forward`.
         """
         require_shape(self, u_k, step=True)
         require_rate(rate)

@@ -274,7 +274,7 @@ class SSMLayer(nn.Module):
         """The next piece of a sequence: chunk (batch, any length, H) and the state before it give y and that after.
 
         Raises:
-            as `forward`.
+            others: as `forward`.
         """
         y, final = self(chunk, state=state, rate=rate, dt=dt, return_state=True)
         return y, final
@@ -292,7 +292,7 @@ class SSMLayer(nn.Module):
         bit.  dt is the interval before this sample, (batch,).
 
         Raises:
-            as `forward`.
+            others: as `forward`.
         """
         require_tensor("u_k", u_k)
         if u_k.ndim != 2 or u_k.shape[1] != self.n_channels:

@@ -420,6 +420,7 @@ def _adjoint_transfer(own: _Local, grad_y: torch.Tensor) -> Transfer:
 
 
 def starts_of(notes: Sequence[Note]) -> list[int]:
+    """The step of the whole sequence at which each rank's slice begins, from its number of steps in every note."""
     return [0, *accumulate(note["steps"] for note in notes[:-1])]
 
 
