@@ -22,13 +22,15 @@ from ..problem import DEFAULT_ORDER, ModeSpec
 from ..registry import AUTO, CERTIFIED_ONLY, FIRST, backend_names
 from ..systems import System
 from ..tensors import HALVES, all_finite_there, has_numbers, narrowed, require_tensor
-from .discretize import ADAMS_BASHFORTH, BILINEAR_EXACT, INTEGRATORS, METHODS
+from .discretize import ADAMS_BASHFORTH, INTEGRATORS, METHODS
 from .latest import Latest
 from .multistep import MultistepState, scan_by_steps, starting_state
 from .padding import mask, require_padding, run_padded
 from .parameters import PARTS, ContinuousParameters, require_finite_parameters
 from .sampled_compiled import BACKEND as COMPILED
+from .sampled_compiled import has_kernels
 from .sampled_correlations import require_one_interval
+from .sampled_correlations import takes as takes_correlations
 from .sampling import require_intervals
 from .stability import clamped, layer_limit, require_max_gain, sampled_limit
 
@@ -219,8 +221,9 @@ class SSMLayer(nn.Module):
             state: x_{-1}, as an earlier call or `initial_state` returned it; None is rest.
             rate: factor of every step size, 2 for a signal that is sampled half as often.
             dt: intervals between samples relative to those of training, (batch, length): entry k is the time from
-                sample k−1 to sample k.  Step by step, without selection.  Modes `s4`, `liquid`, `truncated`, and `kb`
-                and `pb` without window, but `kb` over all index tuples only for `diagonal`.
+                sample k−1 to sample k.  Step by step, without selection, whose options are refused.  Modes `s4`,
+                `liquid`, `truncated`, and `kb` and `pb` without window, but `kb` over all index tuples only for
+                `diagonal`.
             padding: `right` or `left`: where rows shorter than the longest are padded.
             return_state: also return the state after the last true input of each row.
 
@@ -384,7 +387,7 @@ class SSMLayer(nn.Module):
         reverse: bool,
     ) -> tuple[torch.Tensor, State | None]:
         if dt is not None or self.integrates:
-            self._require_backend()
+            self._require_backend(sampled=True)
             if dt is not None and self.structure == "dplr" and self.discretization == "zoh":
                 raise ParameterError(
                     "dt does not go with 'zoh' of a dplr system, a full matrix for each interval; allowed with it: "
@@ -418,19 +421,24 @@ class SSMLayer(nn.Module):
         )
         return result if return_state else (result, None)
 
-    def _require_backend(self) -> None:
-        if not self.integrates:
+    def _require_backend(self, *, sampled: bool = False) -> None:
+        """Raise a `ParameterError` for options of selection where nothing is selected: integrators, steps with dt."""
+        if not (self.integrates or sampled):
             return
-        compiled = (COMPILED,) if self.discretization == BILINEAR_EXACT and self.structure != "mimo" else ()
+        method, spec = self.discretization, self.spec
+        kernels = has_kernels(self.structure, method) and not takes_correlations(self.structure, method, spec)
+        named = ("torch", *((COMPILED,) if kernels else ()))
         for name, value, allowed in (
-            ("backend", self.backend, (None, AUTO, FIRST, *compiled, "torch")),
+            ("backend", self.backend, (None, AUTO, FIRST, *named)),
             ("tolerance", self.tolerance, (None,)),
             ("recheck", self.recheck, (0,)),
         ):
             if value not in allowed:
+                where = f"discretization {method!r}" if self.integrates else "steps with dt"
+                other = f"discretise with {', '.join(METHODS)}" if self.integrates else "give one interval as rate"
                 raise ParameterError(
-                    f"{name} is {value!r}, but nothing is selected for discretization {self.discretization!r}; leave "
-                    f"{name} out, or discretise with {', '.join(METHODS)}."
+                    f"{name} is {value!r}, but nothing is selected for {where}; leave {name} out"
+                    f"{', name ' + ' or '.join(named) if name == 'backend' else ''}, or {other}."
                 )
 
     def _require_recurrence(self) -> None:
@@ -482,8 +490,8 @@ def _require_selection(backend: Any, tolerance: Any, recheck: Any) -> None:
     # A name may have a dtype after a colon.
     if isinstance(backend, str) and backend not in (*SELECTING, FIRST) and _name(backend) not in backend_names():
         raise unknown_name("backend", backend, (AUTO, CERTIFIED_ONLY, FIRST, *backend_names()))
-    if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance < math.inf):
-        raise ParameterError(f"tolerance is {tolerance!r}; give a number of at least 0, or None.")
+    if tolerance is not None and not (_is_number(tolerance) and 0 < tolerance < math.inf):
+        raise ParameterError(f"tolerance is {tolerance!r}; give a positive relative error, such as 1e-5, or None.")
     if not (_is_number(recheck) and 0 <= recheck <= 1):
         raise ParameterError(f"recheck is {recheck!r}; it is a share of calls, from 0 to 1, such as 1e-4.")
     if backend not in SELECTING:

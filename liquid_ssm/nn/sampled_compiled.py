@@ -34,13 +34,18 @@ def _is_installed() -> bool:
     return True
 
 
+def has_kernels(structure: str, method: str) -> bool:
+    """Whether there are kernels for these steps at all."""
+    return method in _METHODS and structure in ("diagonal", "dplr")
+
+
 def takes(structure: str, method: str, backend: str | Backend | None, u: torch.Tensor) -> bool:
     """Whether `scan_compiled` computes this: bilinear steps of `diagonal` and `dplr`, eagerly, on the CPU.
 
     Args:
         backend: that of the layer; another one than `numba` by its name is not meant.
     """
-    if method not in _METHODS or structure not in ("diagonal", "dplr") or backend not in (None, AUTO, FIRST, BACKEND):
+    if not has_kernels(structure, method) or backend not in (None, AUTO, FIRST, BACKEND):
         return False
     plain = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
     plain = plain and forward_ad._current_level < 0 and u.device.type == "cpu" and has_numbers(u)

@@ -140,7 +140,7 @@ class _Steps:
             else:
                 sums = _elementary(w, rest[0])
                 total = total + sums[:, :, 1:].sum(2)
-            after = (sums[-1], *after)
+            after = (sums[-1].clone(), *after)
         return parameters.read(total).to(u.dtype), x, *after
 
 
@@ -167,7 +167,8 @@ def _adjacent(w: torch.Tensor, earlier: torch.Tensor, order: int) -> tuple[torch
     steps, held = len(w), order - 1
     every = torch.cat([earlier.movedim(2, 0), w])
     shifted = [every[held - p : held - p + steps] for p in range(order)]
-    return torch.stack(list(accumulate(shifted, mul))[1:], 2), every[steps:].movedim(0, 2)
+    # A copy: what is kept of a state must not keep all steps before it.
+    return torch.stack(list(accumulate(shifted, mul))[1:], 2), every[steps:].movedim(0, 2).clone()
 
 
 def _elementary(w: torch.Tensor, before: torch.Tensor) -> torch.Tensor:

@@ -407,7 +407,8 @@ def test_the_state_at_rest_is_known_without_discretising(kind, make_layer, monke
         ({"max_gain": "1"}, "max_gain is '1'"),
         ({"backend": "numba", "tolerance": 1e-3}, "tolerance"),
         ({"backend": "nope"}, "backend 'nope'; allowed: auto, certified-only, first, numba"),
-        ({"tolerance": -1.0}, "tolerance is -1.0; give a number of at least 0"),
+        ({"tolerance": -1.0}, "tolerance is -1.0; give a positive relative error"),
+        ({"tolerance": 0}, "tolerance is 0; give a positive relative error"),
         ({"tolerance": "x"}, "tolerance is 'x'"),
         ({"recheck": 2}, "recheck is 2; it is a share of calls"),
     ],
@@ -626,3 +627,31 @@ def test_lazily_negated_inputs_are_like_others(structure, mode, backend, make_la
 def test_options_of_another_type_are_named(options, message):
     with pytest.raises(ls.ParameterError, match=message):
         SSMLayer(2, 4, **options)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "message"),
+    [
+        (
+            "liquid",
+            {"backend": "certified-only"},
+            "backend is 'certified-only', but nothing is selected for steps with dt",
+        ),
+        ("liquid", {"backend": "scipy"}, "backend is 'scipy'.* name torch or numba, or give one interval as rate"),
+        ("liquid", {"backend": "numba:float64"}, "backend is 'numba:float64'"),
+        ("pb-adjacent", {"backend": "numba"}, "backend is 'numba'.* name torch, or"),
+        ("liquid", {"backend": "numba", "discretization": "zoh"}, "backend is 'numba'.* name torch, or"),
+        ("liquid", {"backend": "auto", "tolerance": 1e-3}, "tolerance is 0.001, but"),
+        ("liquid", {"backend": "auto", "recheck": 0.5}, "recheck is 0.5, but"),
+    ],
+)
+def test_options_of_selection_mean_nothing_with_intervals_and_are_refused(
+    mode, options, message, make_layer, make_signal
+):
+    layer, u = make_layer("diagonal", mode, **options), make_signal()
+    for call in (lambda: layer(u, dt=torch.ones(2, 21)), lambda: layer.step(u[:, 0], dt=torch.ones(2))):
+        with pytest.raises(ls.ParameterError, match=message):
+            call()
+    for backend in (None, "auto", "first", "torch"):
+        again = make_layer("diagonal", mode, backend=backend)
+        assert torch.isfinite(again(u, dt=torch.ones(2, 21))).all()

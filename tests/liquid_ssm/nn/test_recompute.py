@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from liquid_ssm.nn import SSMLayer
 from liquid_ssm.nn.recompute import recomputed, with_parameters
 
 
@@ -124,7 +125,7 @@ PEAK = """
 import resource, sys, torch
 from liquid_ssm import nn
 
-layer = nn.SSMLayer(64, 64, init="legs", backend="torch")
+layer = nn.SSMLayer(64, 64, backend="torch", **{options})
 peaks = []
 for length in (512, 512, 2048):
     layer(torch.zeros(4, length, 64), dt=torch.ones(4, length)).sum().backward()
@@ -134,8 +135,30 @@ print(peaks[2] - peaks[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
-def test_the_memory_of_a_process_does_not_grow_with_the_steps():
-    found = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
-    # 1536 steps more: states of 4 × 64 × 32 complex64 numbers after every 32 steps are 3 MB, and u, y, dt and their
-    # gradients 10 MB.  The states of all steps would be 100 MB; records between freed blocks made it a gigabyte.
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"init": "legs"},
+        {"mode": "truncated", "order": 2},
+        {"mode": "kb", "correlations": "adjacent", "order": 2},
+        {"mode": "pb", "order": 2},
+        {"mode": "pb", "correlations": "adjacent", "order": 2, "init": "legs"},
+        {"discretization": "adams-bashforth"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_the_memory_of_a_process_does_not_grow_with_the_steps(options):
+    program = PEAK.replace("{options}", repr(options))
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # 1536 steps more: states of 4 × 64 × 32 complex64 numbers after every 32 steps are 3 MB, with sums and inputs of
+    # order 2 at most four times that, and u, y, dt and their gradients 10 MB.  The states of all steps would be 100 MB;
+    # records between freed blocks made it a gigabyte.
     assert int(found.stdout) < 50_000
+
+
+def test_a_state_keeps_no_steps_before_it():
+    for correlations in ("all", "adjacent"):
+        layer = SSMLayer(4, 8, mode="pb", correlations=correlations, backend="torch")
+        _, state = layer.prefill(torch.zeros(2, 40, 4), dt=torch.ones(2, 40))
+        for part in state:
+            assert part is None or part.untyped_storage().nbytes() == part.numel() * part.element_size()
