@@ -15,6 +15,16 @@ Tensors = tuple[torch.Tensor, ...]
 Run = Callable[..., Tensors]
 
 
+def recomputes(module: nn.Module) -> bool:
+    """Whether `recomputed` keeps nothing between: eagerly, with gradients, to the module's own parameters."""
+    return _recorded(module) and not torch.compiler.is_compiling()
+
+
+def _recorded(module: nn.Module) -> bool:
+    # Parameters that parametrizations compute are none of its own: their gradients need the graph.
+    return torch.is_grad_enabled() and not (torch._C._are_functorch_transforms_active() or is_parametrized(module))
+
+
 def recomputed(run: Run, module: nn.Module, *given: torch.Tensor) -> Tensors:
     """run(module, *given), with gradients of every order to the tensors given and to the parameters of the module.
 
@@ -27,8 +37,7 @@ def recomputed(run: Run, module: nn.Module, *given: torch.Tensor) -> Tensors:
         run: looks at nothing else that has a gradient; called without autocast, on the way back too.
         module: with no parameters but its own; those of its submodules are not seen.
     """
-    # Parameters that parametrizations compute are none of its own: their gradients need the graph.
-    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or is_parametrized(module):
+    if not _recorded(module):
         return run(module, *given)
     if torch.compiler.is_compiling():
         found: Tensors = checkpoint(run, module, *given, use_reentrant=False)

@@ -18,7 +18,8 @@ from ..tensors import has_numbers
 from .discretize import BILINEAR_EXACT, Discrete
 from .parameters import ContinuousParameters
 from .pieces import steps_at_once
-from .recompute import Tensors, recomputed
+from .piecewise import in_turn
+from .recompute import Tensors
 from .sampled_compiled import scan_compiled, takes
 
 MODES = ("s4", "liquid", "truncated")
@@ -147,15 +148,9 @@ def in_pieces(
         run: run(start) gives, for the steps from start, a function (parameters, u, dt, *state) -> (y, *state) for u and
             y (T, batch, H) and dt (T, batch).
     """
-    batch, _, length = u.shape
-    steps = steps_at_once(batch * parameters.n_channels * parameters.n_modes, _STEPS)
-    y = []
-    for start in range(0, length, steps):
-        piece = (u[..., start : start + steps].movedim(-1, 0), dt[:, start : start + steps].mT)
-        part, *after = recomputed(run(start), parameters, *piece, *state)
-        state = tuple(after)
-        y.append(part)
-    return torch.cat(y).movedim(0, -1) if y else torch.zeros_like(u), state
+    steps = steps_at_once(u.shape[0] * parameters.n_channels * parameters.n_modes, _STEPS)
+    y, *after = in_turn(run, steps, parameters, u, dt, *state)
+    return y, tuple(after)
 
 
 class _Steps:
