@@ -174,3 +174,10 @@ def test_what_is_known_of_tensors_ends_with_a_change_in_place(monkeypatch):
     with torch.no_grad():
         system.parameters["B_bar"].mul_(4)
     assert measures(system, u, exact=True) == (first[0], 4 * first[1])
+
+
+def test_the_largest_of_a_lazily_negated_tensor():
+    """As of the imaginary part of a conjugate, on which `.numpy()` fails."""
+    u = torch.randn(2, 3, 4, dtype=torch.complex64).conj().imag
+    assert u.is_neg()
+    assert largest(u, exact=True) == float(u.abs().max())
