@@ -232,13 +232,15 @@ def test_a_step_says_whether_all_is_finite(spec, structure, modes):
     assert not finite
 
 
-def test_an_overflow_of_a_state_that_is_not_read_out_is_said():
-    system, spec = random_system("dplr", n_channels=3, n_modes=5, seed=1).astype("float32"), ModeSpec("kb", 2, "all")
+@pytest.mark.parametrize("modes", [5, 16])  # in what is left of a vector, in whole ones
+def test_an_overflow_of_a_state_that_is_not_read_out_is_said(modes):
+    spec = ModeSpec("kb", 2, "all")
+    system = random_system("dplr", n_channels=3, n_modes=modes, seed=1).astype("float32")
     B_bar = system.B_bar.copy()
     B_bar[1] = 1.5e19  # its square times u is out of range, and reaches an output one step later
     large, backend = replace(system, B_bar=B_bar), get_backend("numba")
     advance = backend.prepared_step(large, spec, (2, 3, 1), np.dtype("float32"))
-    rest = np.zeros((2, 3, 3, 5), "complex64")
+    rest = np.zeros((2, 3, 3, modes), "complex64")
     y, x, *_, finite = advance(np.full((2, 3, 1), 10, "float32"), rest, None, None)
     assert np.isfinite(y).all()
     assert not np.isfinite(x).all()
