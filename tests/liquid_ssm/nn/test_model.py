@@ -369,16 +369,16 @@ class Recording(nn.Module):
 def test_rates_and_intervals_reach_every_layer_of_steps_and_pieces(pooling):
     found, u = SequenceModel(3, 5, n_layers=2, n_channels=8, layer=Recording, pooling=pooling), inputs()
     dt = 0.5 + torch.rand(3, 20, generator=torch.Generator().manual_seed(1))
-    for call, given in (
-        (lambda: found(u, rate=2.0, dt=dt), (2.0, dt)),
-        (lambda: found.prefill(u, rate=2.0, dt=dt), (2.0, dt)),
-        (lambda: found.step(u[:, 3], rate=2.0, dt=dt[:, 3]), (2.0, dt[:, 3])),
-        (lambda: found.blocks[1].prefill(torch.zeros(3, 20, 8), None, 2.0, dt), (2.0, dt)),
+    for call, intervals, layers in (
+        (lambda: found(u, rate=2.0, dt=dt), dt, 2),
+        (lambda: found.prefill(u, rate=2.0, dt=dt), dt, 2),
+        (lambda: found.step(u[:, 3], rate=2.0, dt=dt[:, 3]), dt[:, 3], 2),
+        (lambda: found.blocks[1].prefill(torch.zeros(3, 20, 8), None, 2.0, dt), dt, 1),
     ):
         call()
         seen = [pair for block in found.blocks for pair in block.layer.given]
-        assert seen
-        assert all(rate == given[0] and torch.equal(intervals, given[1]) for rate, intervals in seen)
+        assert len(seen) == layers
+        assert all(rate == 2.0 and torch.equal(each, intervals) for rate, each in seen)
         for block in found.blocks:
             block.layer.given.clear()
 
