@@ -28,7 +28,6 @@ from ._tensors import on_tensors
 Tensor = Any  # torch is imported when the first method computes
 
 OLDEST = (2, 4)
-_KERNELS = ("diagonal", "dplr")
 _SINGLE_INPUT = ("diagonal", "dplr", "dense")
 _ALL = (*_SINGLE_INPUT, "mimo")
 
@@ -61,7 +60,7 @@ class TorchBackend(Backend):
     install = "pip install 'liquid-ssm[torch]'"
     capabilities = Capabilities(
         primitives={
-            "kernel": _KERNELS,
+            "kernel": _SINGLE_INPUT,
             "convolve": (),
             "scan": _ALL,
             "cascade": _ALL,
@@ -109,7 +108,7 @@ class TorchBackend(Backend):
         """
         # Elsewhere running sums are doubled (`eager.sliding`).
         usual = self.arithmetic if problem.device == "cpu" else replace(self.arithmetic, correlations="sums")
-        if self.split and problem.structure == "dplr":
+        if self.split and problem.structure in ("dplr", "dense"):
             usual = replace(usual, kernels="recurrence")
         if problem.gradient:
             return usual
@@ -132,12 +131,13 @@ class TorchBackend(Backend):
     def kernel(self, system: System, length: int, power: int = 1) -> Tensor:
         """K_i = weight · Re(C Āⁱ B̄^{∘power}), i = 0 … length - 1, (H, length).
 
-        Accuracy: diagonal systems from tables of powers in float64, rounded once to the system's precision; dplr ones
-        in float64 by Cauchy sums, or with `split` as the recurrence's answer to an impulse (docs/bounds-kernels.md).
+        Accuracy: in float64, rounded once to the system's precision: diagonal and dense systems from tables of powers,
+        dplr ones by Cauchy sums; the latter two with `split` as the recurrence's answer to an impulse
+        (docs/bounds-kernels.md).
 
         References: Eq. 5, Eq. 14, Algorithm 1.
         """
-        self._require(system, "kernel", _KERNELS)
+        self._require(system, "kernel", _SINGLE_INPUT)
         length, power = at_least("length", length, 0), at_least("power", power, 1)
         run = self._operations
 
@@ -154,7 +154,7 @@ class TorchBackend(Backend):
         """Gradients of the system's parameters from the cotangent (H, length) of the kernel."""
         from .eager.arguments import optional
 
-        self._require(system, "kernel", _KERNELS)
+        self._require(system, "kernel", _SINGLE_INPUT)
         length, power = at_least("length", length, 0), at_least("power", power, 1)
         grad = optional("grad", grad, (system.n_channels, length), system.dtype, system.C)
         found: dict[str, Tensor] = self._operations.kernel_vjp(system, _values(system), length, power, grad)

@@ -280,7 +280,7 @@ def has_numbers(tensor: torch.Tensor) -> bool:
 def _require_finite(
     chosen: Any, system: Any, u: torch.Tensor, spec: ModeSpec, problem: Problem, y: torch.Tensor, final: Any, state: Any
 ) -> None:
-    if all(_all_finite(part.detach()) for part in (y, *_parts(final))):
+    if all(all_finite_there(part.detach()) for part in (y, *_parts(final))):
         return
     arrays = (
         each_part(value, lambda part: part.detach().cpu().resolve_conj().numpy()) for value in (u, y, final, state)
@@ -289,16 +289,11 @@ def _require_finite(
     raise_not_finite(chosen, system.to_numpy(), given, spec, problem, found, last, start)
 
 
-def _all_finite(tensor: torch.Tensor) -> bool:
-    """Whether every number is finite; torch would write a second tensor to answer."""
-    if tensor.device.type == "cpu":
-        return all_finite(tensor.resolve_conj().resolve_neg().numpy())
-    return all_finite_there(tensor)
-
-
 def all_finite_there(tensor: torch.Tensor) -> bool:
-    """The same on the tensor's own device."""
-    # The largest modulus needs no second tensor either; that of a complex number may overflow where its parts do not.
+    """Whether every number is finite, on the tensor's own device and without a second tensor where all are."""
+    if tensor.device.type == "cpu" and tensor.dtype not in HALVES:
+        return all_finite(tensor.resolve_conj().resolve_neg().numpy())
+    # The largest modulus; that of a complex number may overflow where its parts do not.
     if tensor.numel() == 0 or bool(torch.isfinite(torch.linalg.vector_norm(tensor, float("inf")))):
         return True
     return bool(torch.isfinite(tensor).all())

@@ -132,6 +132,10 @@ def _in_pieces(
     function: Callable[[slice, slice], torch.Tensor], batch: int, n_channels: int, row_bytes: int
 ) -> torch.Tensor:
     """(batch, H, L) from pieces of rows and channels."""
+    if isinstance(batch, torch.SymInt):  # left open by an export, whose graph is one for every number of rows
+        every = slice(None)
+        parts = [function(every, channels) for (channels,) in pieces((n_channels,), row_bytes, PIECE_BYTES)]
+        return _joined(parts, 1).contiguous()
     by_channels: dict[int, list[torch.Tensor]] = {}
     for channels, rows in pieces((n_channels, batch), row_bytes, PIECE_BYTES):
         by_channels.setdefault(channels.start, []).append(function(rows, channels))

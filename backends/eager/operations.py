@@ -20,6 +20,7 @@ from . import convolution, correlations
 from .cascade import Chain, Truncated
 from .cauchy import dplr_kernel
 from .chunked import best_chunk, chunked_scan
+from .matrix_powers import dense_kernel
 from .memory import BACKWARD_TEMPORARIES, FORWARD_TEMPORARIES, bytes_per_step, explained
 from .model import Model, as_number
 from .pieces import piece_steps, scan_in_pieces
@@ -51,6 +52,8 @@ class Operations:
         with _without_autocast(model.real):
             if model.structure == "diagonal":
                 return diagonal_kernel(**model.parameters, length=length, power=power, weight=model.weight)
+            if not self.split and model.structure == "dense":
+                return dense_kernel(**model.parameters, length=length, power=power)
             if not self.split:
                 pairs = model.conjugate_pairs
                 return dplr_kernel(**model.parameters, length=length, power=power, conjugate_pairs=pairs)
@@ -61,7 +64,7 @@ class Operations:
     def kernel_vjp(
         self, system: Any, parameters: Sequence[Any], length: int, power: int, grad: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """Cotangents by the parameters' names; those of dplr systems are adjoints of an impulse's answer."""
+        """Cotangents by the parameters' names; those of dplr and dense systems are adjoints of an impulse's answer."""
         model = self._model(system, parameters)
         named = dict(zip(system.parameters, parameters, strict=True))
         if grad is None:

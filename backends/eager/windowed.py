@@ -14,7 +14,7 @@ import torch
 from liquid_ssm.complex_numbers import Number
 from liquid_ssm.summation import TreeSum
 
-from .recurrence import CHUNK_ELEMENTS, Recurrence, final_state, run_vjp
+from .recurrence import CHUNK_ELEMENTS, CHUNK_STEPS, Recurrence, final_state, run_vjp
 
 
 def run_windowed(recurrence: Recurrence, u: torch.Tensor, window: int, chunk_steps: int | None = None) -> torch.Tensor:
@@ -70,7 +70,9 @@ def _blocks(
     reach = min(window, length)
     windows = torch.nn.functional.pad(u, (reach - 1, 0)).unfold(-1, reach, 1).movedim(-2, 0)
     size = max(1, prod(recurrence.state_shape(tuple(u.shape[:-1])))) * recurrence.spread * kept_states
-    steps = chunk_steps or max(1, CHUNK_ELEMENTS // size)
+    # Where an export leaves the batch open, the graph is one for every batch.
+    most = CHUNK_STEPS if isinstance(size, torch.SymInt) else max(1, CHUNK_ELEMENTS // size)
+    steps = chunk_steps or most
     for start in range(0, length, steps):
         stop = min(start + steps, length)
         yield start, stop, windows[start:stop]

@@ -21,8 +21,9 @@ class Discrete(NamedTuple):
     """Ā and B̄ of one step or of many; leading axes are those of the step size.
 
     Attributes:
-        A_bar: diagonal (..., H, M), for `mimo` (..., M); of a low-rank system the diagonal part Λ̄.
-        B_bar: (..., H, M), for `mimo` (..., M, H).
+        A_bar: diagonal (..., H, M), for `mimo` (..., M); of a low-rank system the diagonal part Λ̄, and by `zoh` the
+            full matrix (..., H, N, N) on [x; conj x].
+        B_bar: (..., H, M), for `mimo` (..., M, H); beside a full matrix (..., H, N).
         P_bar, Q_bar: low-rank factors (R, ..., H, M), or None.
     """
 
@@ -51,7 +52,7 @@ def discretize_dplr(method: str, Lambda: Number, P: Number, B: Number, dt: torch
     Bilinear by Woodbury, as in `liquid_ssm.discretize`.
 
     Args:
-        method: `euler` or `bilinear`; the exponential of `zoh` is a full matrix, see `full_exponential`.
+        method: `euler` or `bilinear`; `zoh` has no such factors, see `full_exponential`.
         Lambda, B: (H, M), or (..., H, M).
         P: (R, H, M).
         dt: (H, 1) or (..., H, 1).
@@ -102,22 +103,20 @@ def driven_by(B: Number, u: torch.Tensor, *, shared: bool) -> Number:
     return times(B, u[..., None])
 
 
-def full_exponential(
-    Lambda: torch.Tensor, P: torch.Tensor, B: torch.Tensor, dt: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Zero-order hold of Λ − P P*: Ā (H, N, N) and B̄ (H, N) on the full state [x; conj x].
+def full_exponential(Lambda: torch.Tensor, P: torch.Tensor, B: torch.Tensor, dt: torch.Tensor) -> Discrete:
+    """Zero-order hold of Λ − P P*: Ā (..., H, N, N) and B̄ (..., H, N) on the full state [x; conj x].
 
     Args:
         Lambda, B: (H, M) complex.
         P: (R, H, M).
-        dt: (H, 1).
+        dt: (..., H, 1).
     """
     Lambda, P, B = (torch.cat([v, v.conj()], -1) for v in (Lambda, P, B))
     z = torch.diag_embed(Lambda) - torch.einsum("rhn,rhm->hnm", P, P.conj())
     augmented = torch.cat([z, B[..., None]], -1) * dt[..., None]
     # The first N rows of the exponential of [[z, B], [0, 0]].
-    both = torch.linalg.matrix_exp(torch.nn.functional.pad(augmented, (0, 0, 0, 1)))[:, :-1]
-    return both[..., :-1], both[..., -1]
+    both = torch.linalg.matrix_exp(torch.nn.functional.pad(augmented, (0, 0, 0, 1)))[..., :-1, :]
+    return Discrete(both[..., :-1], both[..., -1])
 
 
 def _transition_and_gain(method: str, z: Number, dt: torch.Tensor) -> tuple[Number, Number]:

@@ -388,11 +388,6 @@ class SSMLayer(nn.Module):
     ) -> tuple[torch.Tensor, State | None]:
         if dt is not None or self.integrates:
             self._require_backend(sampled=True)
-            if dt is not None and self.structure == "dplr" and self.discretization == "zoh":
-                raise ParameterError(
-                    "dt does not go with 'zoh' of a dplr system, a full matrix for each interval; allowed with it: "
-                    "euler, bilinear. For one interval everywhere use rate."
-                )
             every = self.continuous.intervals(u, rate, dt)
             if self.max_gain is not None:
                 require_intervals(u, every)
@@ -402,7 +397,6 @@ class SSMLayer(nn.Module):
                 self.continuous, *how, u, every, state, rate=rate, reverse=reverse, backend=self.backend
             )
         require_one_interval(state)
-        self._require_recurrence()
         system = self.system(rate, reverse=reverse)
         if self.max_gain is not None:
             u = clamped(u, layer_limit(self, system).to(u.dtype)[:, None])
@@ -440,17 +434,6 @@ class SSMLayer(nn.Module):
                     f"{name} is {value!r}, but nothing is selected for {where}; leave {name} out"
                     f"{', name ' + ' or '.join(named) if name == 'backend' else ''}, or {other}."
                 )
-
-    def _require_recurrence(self) -> None:
-        """Raise a `ParameterError` for what is only computed step by step, without gradients."""
-        spec = self.spec
-        full = self.structure == "dplr" and self.discretization == "zoh"
-        if full and spec.order > 1 and (spec.mode == "pb" or (spec.mode == "kb" and spec.window is not None)):
-            raise ParameterError(
-                f"{spec.label} with the full matrix that 'zoh' makes of a dplr system is computed by `step` under "
-                "torch.no_grad() and by SplitRealStep alone; use discretization='bilinear' or 'euler', or mode 's4', "
-                "'liquid', 'truncated' or 'kb' without window."
-            )
 
     def _require_own(self, state: Any) -> None:
         if isinstance(state, MultistepState) and self.discretization != ADAMS_BASHFORTH:

@@ -88,7 +88,7 @@ def scan_multistep(
     """
     require_intervals(u, dt)
     start = starting_state(parameters, u, state)
-    y, final = in_pieces(parameters, lambda _: partial(_steps, reverse), u, dt, tuple(start))
+    y, final = in_pieces(parameters, ADAMS_BASHFORTH, lambda _: partial(_steps, reverse), u, dt, tuple(start))
     require_finite_outputs(ADAMS_BASHFORTH, u, (start.x, start.f), y)
     return y, MultistepState(*final)
 

@@ -163,7 +163,7 @@ class ContinuousParameters(nn.Module):
         Args:
             method: `euler`, `bilinear` or `zoh`.
             rate: factor of every step size; a tensor puts its shape in front, one discretisation per entry.
-            split: as real and imaginary parts apart.
+            split: as real and imaginary parts apart; not for `zoh` of a `dplr` system, a full matrix.
         """
         Lambda, B, P = self.Lambda(), self._split(self.B), self._split(self.P)
         parts: tuple[Number, ...] = (Lambda, B) if P is None else (Lambda, B, P)
@@ -171,11 +171,9 @@ class ContinuousParameters(nn.Module):
             parts = tuple(map(join, parts))
         steps = self.step_sizes(rate)
         if len(parts) == 3:
-            if method not in ("euler", "bilinear"):
-                raise ParameterError(
-                    f"discretization {method!r} of a dplr system is no diagonal plus low rank; allowed here: euler, "
-                    "bilinear."
-                )
+            if method == "zoh":
+                Lambda, B, P = self.joined()
+                return full_exponential(Lambda, P, B, steps)
             return discretize_dplr(method, parts[0], parts[2], parts[1], steps)
         return discretize_diagonal(method, parts[0], parts[1], steps)
 
@@ -200,11 +198,9 @@ class ContinuousParameters(nn.Module):
         require_rate(rate)
         with torch.autocast(self.log_dt.device.type, enabled=False):
             C = self.output_vectors(reverse=reverse)
-            if self.structure == "dplr" and method == "zoh":
-                Lambda, B, P = self.joined()
-                A_bar, B_bar = full_exponential(Lambda, P, B, (self.dt() * rate)[:, None])
-                return DenseSystem(A_bar.to(C), B_bar.to(C), torch.cat([C, C.conj()], -1))
             A_bar, B_bar, P_bar, Q_bar = self.discretize(method, rate)
+            if self.sizes(method).structure == "dense":
+                return DenseSystem(A_bar.to(C), B_bar.to(C), torch.cat([C, C.conj()], -1))
             if P_bar is not None and Q_bar is not None:
                 return DPLRSystem(A_bar.to(C), P_bar.to(C), Q_bar.to(C), B_bar.to(C), C)
             build = MIMOSystem if self.structure == "mimo" else DiagonalSystem
@@ -238,8 +234,10 @@ class ContinuousParameters(nn.Module):
         return torch.view_as_complex(held.to(self.dtype).contiguous())
 
     def read(self, x: torch.Tensor, *, reverse: bool = False) -> torch.Tensor:
-        """2 Re(C x): (..., H) of states (..., H, M), for `mimo` (..., M)."""
+        """2 Re(C x): (..., H) of states (..., H, M), for `mimo` (..., M); Re([C, C*] x) of full ones (..., H, 2 M)."""
         C = self.output_vectors(reverse=reverse).to(x.dtype)
+        if x.shape[-1] != self.n_modes:
+            return (torch.cat([C, C.conj()], -1) * x).real.sum(-1)
         if self.structure == "mimo":
             return 2 * (x @ C.mT).real
         return 2 * (C * x).real.sum(-1)
@@ -249,6 +247,11 @@ class ContinuousParameters(nn.Module):
         if self.structure == "dplr" and method == "zoh":
             return Sizes("dense", self.n_channels, 2 * self.n_modes)
         return Sizes(self.structure, self.n_channels, self.n_modes)
+
+    def numbers_per_step(self, method: str) -> int:
+        """Those of the largest part of `discretize` of one step and row."""
+        found = self.n_channels * self.n_modes
+        return found if self.sizes(method).structure != "dense" else 4 * self.n_modes * found
 
     def continuous(self) -> ContinuousSystem:
         """The parameters as they are now, as NumPy arrays."""

@@ -66,7 +66,7 @@ def scan_correlations(
     require_intervals(u, dt)
     start = _starting(parameters, method, spec, u, state, rate)
     parts = tuple(part for part in start if part is not None)
-    y, after = in_pieces(parameters, partial(_Steps, method, spec), u, dt, parts)
+    y, after = in_pieces(parameters, method, partial(_Steps, method, spec), u, dt, parts)
     require_finite_outputs(spec.label, u, parts, y)
     found = iter(after)
     return y, State(*(None if part is None else next(found) for part in start))
@@ -85,8 +85,7 @@ def _starting(
     parameters: ContinuousParameters, method: str, spec: ModeSpec, u: torch.Tensor, state: Any, rate: Any
 ) -> State:
     """The state before the first step, its sums and inputs those of w."""
-    # Ā of a single step is never a full matrix.
-    sizes = parameters.sizes("euler")
+    sizes = parameters.sizes(method)
     sampled = is_sampled(state)
     x, sums, inputs = initial_state(sizes, spec, u, None if sampled else state)
     modes = (sizes.n_modes,)

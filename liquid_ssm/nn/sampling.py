@@ -49,7 +49,7 @@ def scan_sampled(
 
     Args:
         parameters: the continuous system.
-        method: `euler`, `bilinear` or `bilinear-exact`, for `diagonal` and `mimo` also `zoh`.
+        method: `euler`, `bilinear`, `zoh` or `bilinear-exact`.
         spec: mode `s4`, `liquid` or `truncated`; of order 1 any; for `diagonal` also `kb` over all index tuples
             without window.  With `bilinear-exact` `liquid` alone.  Others: `sampled_correlations`.
         u: (batch, H, L).
@@ -73,8 +73,7 @@ def scan_sampled(
             "but kb over all tuples, which only diagonal systems have. For one interval everywhere use rate."
         )
     require_intervals(u, dt)
-    # Ā of a single step is never a full matrix.
-    x = initial_state(parameters.sizes("euler"), spec, u, state)
+    x = initial_state(parameters.sizes(method), spec, u, state)
     terms = spec
     if structured:
         terms, x = ModeSpec("truncated", spec.order), x.x
@@ -84,7 +83,7 @@ def scan_sampled(
     def by_torch(
         parameters: ContinuousParameters, u: torch.Tensor, dt: torch.Tensor, x: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        y, (final,) = in_pieces(parameters, partial(_Steps, method, terms, reverse), u, dt, (x,))
+        y, (final,) = in_pieces(parameters, method, partial(_Steps, method, terms, reverse), u, dt, (x,))
         return y, final
 
     found = None
@@ -137,18 +136,19 @@ def _finite(tensor: torch.Tensor) -> bool:
 
 def in_pieces(
     parameters: ContinuousParameters,
+    method: str,
     run: Callable[[int], Callable[..., Tensors]],
     u: torch.Tensor,
     dt: torch.Tensor,
     state: Tensors,
 ) -> tuple[torch.Tensor, Tensors]:
-    """y (batch, H, L) and the state after it, some tens of steps at a time and on the way back once more.
+    """y (batch, H, L) and the state after it, at most some tens of steps at a time and on the way back once more.
 
     Args:
         run: run(start) gives, for the steps from start, a function (parameters, u, dt, *state) -> (y, *state) for u and
             y (T, batch, H) and dt (T, batch).
     """
-    steps = steps_at_once(u.shape[0] * parameters.n_channels * parameters.n_modes, _STEPS)
+    steps = steps_at_once(u.shape[0] * parameters.numbers_per_step(method), _STEPS)
     y, *after = in_turn(run, steps, parameters, u, dt, *state)
     return y, tuple(after)
 
@@ -161,7 +161,9 @@ class _Steps:
 
     def __call__(self, parameters: ContinuousParameters, u: torch.Tensor, dt: torch.Tensor, x: torch.Tensor) -> Tensors:
         at, drive = self._discretized(parameters, u, dt, x.dtype)
-        A = at.A_bar + drive if self.spec.mode == "liquid" else at.A_bar
+        A = at.A_bar
+        if self.spec.mode == "liquid":
+            A = A + (torch.diag_embed(drive) if A.ndim > drive.ndim else drive)
         along = [A, drive]
         if at.P_bar is not None and at.Q_bar is not None:
             along += [part for P, Q in zip(at.P_bar, at.Q_bar, strict=True) for part in (P, torch.conj_physical(Q))]
@@ -197,12 +199,13 @@ class _Steps:
 
 
 def linear_step(x: torch.Tensor, a: torch.Tensor, drive: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
-    """Ā x + drive with a the diagonal of Ā.
+    """Ā x + drive with a the diagonal of Ā, or all of it (..., N, N).
 
     Args:
         factors: P̄ and conj(Q̄) in turn, of the low rank that is subtracted from it, over both halves of every pair.
     """
-    after = a * x
+    # No matrix product, which flags of torch may round to fewer bits.
+    after = (a * x[..., None, :]).sum(-1) if a.ndim > x.ndim else a * x
     for p, q in zip(factors[::2], factors[1::2], strict=True):
         after = after - p * (2 * (q * x).real.sum(-1, keepdim=True))
     return after + drive

@@ -109,7 +109,7 @@ def sampled_limit(layer: SSMLayer, dt: torch.Tensor) -> torch.Tensor:
         )
     bound, shared = layer.max_gain or 0.0, layer.structure == "mimo"
     exact = layer.discretization == BILINEAR_EXACT
-    steps = steps_at_once(len(dt) * parameters.n_channels * parameters.n_modes)
+    steps = steps_at_once(len(dt) * parameters.numbers_per_step(layer.discretization))
     found = []
     with torch.no_grad():
         for start in range(0, dt.shape[1], steps):

@@ -94,10 +94,13 @@ def test_devices_of_any_name_are_taken_and_half_precision_is_not(backend):
     assert backend.reject(problem(dtype="bfloat16")).reason == "dtype"
 
 
+@pytest.mark.parametrize("name", ["torch", "torch-split-real"])
 @pytest.mark.parametrize("mode", ["kb", "pb"])
-def test_modes_that_need_kernels_of_dense_systems_are_refused(mode):
+def test_modes_that_need_kernels_take_dense_systems(mode, name):
     windowed = Problem(ModeSpec(mode, 3, "adjacent", 5), "dense", 1, 2, 3, 9, "float32")
-    assert BACKENDS["torch"].reject(windowed).reason == "structure"
+    assert BACKENDS[name].reject(windowed) is None
+    # Without tables where there are no complex numbers.
+    assert BACKENDS[name].arithmetic_for(windowed).kernels == ("tables" if name == "torch" else "recurrence")
 
 
 # --- how it rounds -----------------------------------------------------------------------------------------
@@ -326,8 +329,8 @@ def test_arguments_out_of_their_range_are_refused(backend):
 
 def test_structures_it_does_not_have_are_refused(backend):
     u = inputs(1, 2, 3)
-    with pytest.raises(BackendRejected, match="needs diagonal or dplr for kernel"):
-        backend.kernel(random_system("dense"), 3)
+    with pytest.raises(BackendRejected, match="needs diagonal or dplr or dense for kernel"):
+        backend.kernel(random_system("mimo"), 3)
     with pytest.raises(BackendRejected, match="needs diagonal or dplr or dense for a cascade of kind chain"):
         backend.cascade(random_system("mimo"), u, order=2, kind="chain")
 

@@ -14,7 +14,7 @@ from liquid_ssm.compute import problem_of
 from liquid_ssm.nn import SSMLayer
 from liquid_ssm.oracle.reference import reference
 from liquid_ssm.registry import default_backend, get_backend
-from liquid_ssm.rounding_errors import options, realization_of, rounding_model
+from liquid_ssm.rounding_errors import options, realization_of, rounding_models
 
 STRUCTURES = {
     "diagonal": {"init": "s4d-lin"},
@@ -34,12 +34,8 @@ MODES = {
     "pb-adjacent": {"mode": "pb", "order": 3, "correlations": "adjacent"},
     "pb-window": {"mode": "pb", "order": 2, "window": 5},
 }
-# kb and pb multiply scalar inputs, which a state that all channels share does not have; for full matrices torch's
-# backend has no kernel, which pb and windows need.
-LEFT_OUT = {
-    "mimo": {mode for mode in MODES if mode[:2] in ("kb", "pb")},
-    "dense": {mode for mode in MODES if mode[:2] == "pb" or mode in ("kb-window", "kb-adjacent-window")},
-}
+# kb and pb multiply scalar inputs, which a state that all channels share does not have.
+LEFT_OUT = {"mimo": {mode for mode in MODES if mode[:2] in ("kb", "pb")}}
 KINDS = [(structure, mode) for structure in STRUCTURES for mode in MODES if mode not in LEFT_OUT.get(structure, ())]
 
 
@@ -72,14 +68,15 @@ def _exact(layer: SSMLayer, u: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     signals = u.transpose(1, 2).contiguous().numpy()
     problem = problem_of(system, signals, layer.spec, state=True)
     backend = get_backend(default_backend(problem).backend)
-    models = [rounding_model(backend, problem)]
+    models = rounding_models(backend, problem)
     found = reference(
         realization_of(system), signals, layer.spec.mode, models=models, dtype=np.longdouble, **options(layer.spec)
     )
     through = layer.D.detach().numpy().astype(float)[:, None] * signals if layer.D is not None else 0 * signals
     value = np.asarray(found.value, float)
     rounding = np.finfo(signals.dtype).eps / 2
-    bound = found.bounds[0].componentwise + rounding * (2 * np.abs(through) + np.abs(value + through))
+    allowed = sum(bound.componentwise + bound.normwise[..., None] for bound in found.bounds)
+    bound = allowed + rounding * (2 * np.abs(through) + np.abs(value + through))
     # One more roundoff for terms of second order.
     bound = (1 + 4 * rounding) * np.asarray(bound, float) + np.asarray(found.radius, float)
     return (value + through).transpose(0, 2, 1), bound.transpose(0, 2, 1)

@@ -8,7 +8,7 @@ the error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,11 +169,37 @@ def system_at(layer: Any, factor: Any) -> Any:
     return continuous.with_dt(continuous.dt * float(factor)).discretize(layer.discretization)
 
 
+def is_full(layer: Any) -> bool:
+    """Whether Ā is a full matrix, of whose exponential no bound is known."""
+    return bool(layer.continuous.sizes(layer.discretization).structure == "dense")
+
+
+def systems_at(layer: Any, dt: torch.Tensor, pieces: Sequence[int] | None = None) -> list[list[Any]]:
+    """For every row and step of dt (batch, length), `system_at`; full matrices are the layer's own.
+
+    Args:
+        pieces: lengths of the pieces of time in which the layer computes exponentials, whose last bits depend on it.
+    """
+    if not is_full(layer):
+        return [[system_at(layer, factor) for factor in row] for row in dt]
+    with torch.no_grad():
+        C = layer.continuous.output_vectors()
+        C = torch.cat([C, C.conj_physical()], -1).numpy()
+        found = [
+            layer.continuous.discretize(layer.discretization, part.mT) for part in dt.split(pieces or dt.shape[1], 1)
+        ]
+    A_bar, B_bar = (np.concatenate(parts) for parts in zip(*((at.A_bar, at.B_bar) for at in found), strict=True))
+    rows = zip(A_bar.swapaxes(0, 1), B_bar.swapaxes(0, 1), strict=True)
+    return [[ls.DenseSystem(A, B, C) for A, B in zip(*row, strict=True)] for row in rows]
+
+
 def of_parameters(layer: Any, factor: Any) -> float:
-    """Roundings that a discrete parameter's relative error comes to, at most.
+    """Roundings that a discrete parameter's relative error comes to, at most, besides those of `systems_at`.
 
     A layer multiplies by reciprocals where NumPy divides: a quotient costs a product more.
     """
+    if is_full(layer):
+        return 0.0
     continuous, system = layer.continuous.continuous(), system_at(layer, factor)
     bounds = discretisation_bounds(
         continuous.Lambda, continuous.B, continuous.dt * float(factor), layer.discretization, P=continuous.P
@@ -183,6 +209,14 @@ def of_parameters(layer: Any, factor: Any) -> float:
     return (1 + COMPLEX_PRODUCT / COMPLEX_QUOTIENT) * relative / 2.0**-53
 
 
+def coupled(layer: Any) -> int:
+    """Roundings of a step where its modes meet: of sums over a low-rank factor and over all factors, or over a row."""
+    M, P = layer.continuous.n_modes, layer.continuous.P
+    if is_full(layer):
+        return 2 * int(M)
+    return 0 if P is None else int(M) + 1 + len(P)
+
+
 def of_layer(layer: Any, u: torch.Tensor, dt: torch.Tensor, terms: float = 0) -> tuple[np.ndarray, np.ndarray]:
     """How far computed outputs (batch, length, H) and final states may be from those of the continuous parameters.
 
@@ -190,7 +224,8 @@ def of_layer(layer: Any, u: torch.Tensor, dt: torch.Tensor, terms: float = 0) ->
     roundings.  A complex product counts as 3, which is more than √5.  Of M modes, H channels and R factors:
 
     * per step, 2H + 1 of B̄ u and, in the liquid term, of its sum with Ā; then 3 of the product with the state, or, by
-      way of a low-rank factor, 3 of the product with Q̄, M of their sum and 1 of that with P̄; R + 1 of the sums of all;
+      way of a low-rank factor, 3 of the product with Q̄, M of their sum and 1 of that with P̄; R + 1 of the sums of all,
+      or, of a full matrix, 2M more of a sum;
     * and the errors of the parameters, one of Ā or B̄, or those of P̄ and Q̄;
     * at the end, 3 + M of C x, or 2M as a matrix product, the sum of the orders, and that with D u, which has 2.
 
@@ -201,15 +236,16 @@ def of_layer(layer: Any, u: torch.Tensor, dt: torch.Tensor, terms: float = 0) ->
     truncated = layer.spec.mode in ("truncated", "kb")
     order = layer.spec.order if truncated else 1
     parameters = max(of_parameters(layer, factor) for factor in set(dt.flatten().tolist()))
-    step = 2 * H + 1 + 3 + (M + 1 if R else 0) + R + 1 + (2 if R else 1) * parameters
+    step = 2 * H + 1 + 3 + coupled(layer) + 1 + (2 if R else 1) * parameters
     roundings = u.shape[1] * step + 3 + 2 * M + order + 1 + terms
+    systems = systems_at(layer, dt)
     finals: list[np.ndarray] = []
     sizes = np.zeros(tuple(u.shape))
     for row in range(len(u)):
         state = None
         for k in range(u.shape[1]):
             size, state = ls.step(
-                of_moduli(system_at(layer, dt[row, k])),
+                of_moduli(systems[row][k]),
                 np.abs(u[row : row + 1, k].numpy()),
                 state,
                 mode="truncated" if truncated else layer.spec.mode,

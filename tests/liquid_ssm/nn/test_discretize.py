@@ -62,12 +62,18 @@ def test_several_ranks_couple_in_the_inverse():
 
 def test_the_full_exponential_is_that_of_scipy():
     continuous = ls.initialize("legs", n_channels=2, n_state=8, seed=1)
-    expected = continuous.discretize("zoh")
     Lambda, B, P = tensors(continuous)
-    A_bar, B_bar = full_exponential(Lambda, P, B, torch.tensor(continuous.dt)[:, None])
-    # No bound is derived for either; N roundings times the condition of the exponential, here below 100, are expected.
-    assert np.abs(A_bar.numpy() - expected.A_bar).max() <= 100 * 8 * ROUNDING * np.abs(expected.A_bar).max()
-    assert np.abs(B_bar.numpy() - expected.B_bar).max() <= 100 * 8 * ROUNDING * np.abs(expected.B_bar).max()
+    factors = torch.tensor([[1.0, 0.5], [2.0, 3.0]], dtype=torch.float64)
+    dt = torch.tensor(continuous.dt)[:, None]
+    many = full_exponential(Lambda, P, B, factors[..., None, None] * dt)
+    found = [(1.0, *full_exponential(Lambda, P, B, dt)[:2])]
+    found += [(float(factors[at]), many.A_bar[at], many.B_bar[at]) for at in np.ndindex(2, 2)]
+    for factor, A_bar, B_bar in found:
+        expected = continuous.with_dt(factor * continuous.dt).discretize("zoh")
+        # No bound is derived for either; N roundings times the condition of the exponential, here below 100, are
+        # expected.
+        assert np.abs(A_bar.numpy() - expected.A_bar).max() <= 100 * 8 * ROUNDING * np.abs(expected.A_bar).max()
+        assert np.abs(B_bar.numpy() - expected.B_bar).max() <= 100 * 8 * ROUNDING * np.abs(expected.B_bar).max()
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)

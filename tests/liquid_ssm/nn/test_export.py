@@ -410,7 +410,7 @@ def test_layers_compile_whole(case, make_layer, make_signal):
     assert torch.equal(y_k, expected_k)
 
 
-@pytest.mark.parametrize("structure", ["diagonal", "dplr"])
+@pytest.mark.parametrize("structure", ["diagonal", "dplr", "mimo"])
 @torch.no_grad()
 def test_layers_export_as_they_are(structure, make_layer, make_signal):
     """With operators and complex numbers, for any batch and length."""
@@ -419,14 +419,6 @@ def test_layers_export_as_they_are(structure, make_layer, make_signal):
     program = torch.export.export(layer, (make_signal(2, 7),), dynamic_shapes=(dynamic,))
     u = make_signal(3)
     assert torch.equal(program.module()(u), layer(u))
-
-
-@pytest.mark.parametrize("structure", ["dense", "mimo"])
-@torch.no_grad()
-def test_layers_of_other_structures_export_for_one_shape(structure, make_layer, make_signal):
-    """Their recurrence is a loop of torch operations, which becomes as long as the sequence."""
-    layer, u = make_layer(structure, "liquid"), make_signal(2, 3)
-    assert torch.equal(torch.export.export(layer, (u,)).module()(u), layer(u))
 
 
 @pytest.mark.parametrize("rate", [-1.0, 0.0, float("nan"), "2"])
@@ -465,7 +457,10 @@ OPEN = {
     "LTC": lambda make: LTC(3, 4),
     "bilinear-exact": lambda make: make(discretization="bilinear-exact", backend="torch"),
     "adams-bashforth": lambda make: make(discretization="adams-bashforth"),
-    "zoh of dplr": lambda make: make("dense", "kb-all"),
+    **{
+        f"zoh of dplr, {mode}": partial(lambda mode, make: make("dense", mode), mode)
+        for mode in ("s4", "liquid", "kb-all", "kb-window", "kb-adjacent-window", "pb-all", "pb-window")
+    },
 }
 
 

@@ -424,28 +424,6 @@ def test_a_backend_may_compute_in_another_dtype(make_signal):
     assert torch.equal(y.float().double(), y)
 
 
-@pytest.mark.parametrize("options", [{"mode": "pb"}, {"mode": "kb", "window": 4}])
-@pytest.mark.parametrize("backend", ["auto", "first", "numpy"])
-def test_what_a_full_exponential_does_not_run_is_refused(options, backend, make_signal):
-    layer, u = SSMLayer(3, 4, init="legs", discretization="zoh", backend=backend, **options), make_signal()
-    with pytest.raises(ls.ParameterError, match=r"full matrix .*'bilinear' or 'euler'"):
-        layer(u)
-    with pytest.raises(ls.ParameterError, match=r"full matrix .*'bilinear' or 'euler'"):
-        layer.step(u[:, 0])
-    with torch.no_grad():
-        assert bool(torch.isfinite(layer.step(u[:, 0])[0]).all())
-
-
-@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated", "kb", "pb", "kb-window"])
-def test_a_full_exponential_runs_what_is_not_refused(mode, make_signal):
-    name, _, window = mode.partition("-")
-    options = {"mode": name, "window": 4 if window else None, "init": "legs", "discretization": "zoh"}
-    if mode in ("pb", "kb-window"):
-        options["order"] = 1
-    layer = SSMLayer(3, 4, backend="first", **options)
-    assert bool(torch.isfinite(layer(make_signal())).all())
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -19,7 +19,6 @@ KINDS = [
     for structure in ("diagonal", "dplr", "mimo")
     for mode in ("s4", "liquid", "truncated")
     for method in ("euler", "bilinear", "zoh")
-    if (structure, method) != ("dplr", "zoh")
 ]
 
 
@@ -37,6 +36,21 @@ def within(found, expected, bound):
     return bool(np.all(np.abs(found.detach().numpy() - expected) <= bound))
 
 
+def by_steps(layer, u, systems):
+    """y, D u among it, and final states of u (batch, length, H) by NumPy, row and step by systems[row][step]."""
+    outputs, finals = [], []
+    for row, inputs in zip(systems, u.numpy(), strict=True):
+        state, y = None, []
+        for system, u_k in zip(row, inputs, strict=True):
+            value, state = ls.step(
+                system, u_k[None], state, mode=layer.spec.mode, order=layer.spec.order, backend="numpy"
+            )
+            y.append(value[0])
+        outputs.append(y)
+        finals.append(state[0])
+    return np.array(outputs) + (layer.D * u).detach().numpy(), np.array(finals)
+
+
 @pytest.mark.parametrize("backend", ["first", "torch"])
 @pytest.mark.parametrize(("structure", "mode", "method"), KINDS)
 def test_every_step_is_that_of_a_system_with_its_step_size(
@@ -46,14 +60,9 @@ def test_every_step_is_that_of_a_system_with_its_step_size(
     u, dt = make_signal(2, 12).double(), intervals(2, 12)
     y, final = layer(u, dt=dt, return_state=True)
     of_y, of_state = allowed(layer, u, dt)
-    for row in range(2):
-        state = None
-        for k in range(12):
-            system, u_k = rounded.system_at(layer, dt[row, k]), u[row : row + 1, k].numpy()
-            value, state = ls.step(system, u_k, state, mode=layer.spec.mode, order=layer.spec.order, backend="numpy")
-            through = (layer.D * u[row, k]).detach().numpy()
-            assert within(y[row, k], value[0] + through, 2 * of_y[row, k])
-        assert within(final[row], state[0], 2 * of_state[row])
+    value, last = by_steps(layer, u, rounded.systems_at(layer, dt))
+    assert within(y, value, 2 * of_y)
+    assert within(final, last, 2 * of_state)
 
 
 @pytest.mark.parametrize("mode", ["s4", "liquid", "truncated"])
@@ -197,6 +206,38 @@ def test_an_overflow_is_an_error(make_layer, make_signal):
         make_layer(dt_min=1, dt_max=1)(100 * make_signal(1, 400) + 200, dt=torch.ones(1, 400))
 
 
-def test_a_full_exponential_has_no_factors_per_step(make_layer, make_signal):
-    with pytest.raises(ls.ParameterError, match=r"dt does not go with 'zoh' of a dplr system.*euler, bilinear"):
-        make_layer("dense")(make_signal(), dt=torch.ones(2, 21))
+@pytest.mark.parametrize("mode", ["s4", "liquid", "truncated"])
+def test_full_matrices_carry_on(mode, make_layer, make_signal, allowed, rounded, monkeypatch, in_double):
+    layer, u, dt = make_layer("dense", mode), make_signal(2, 9).double(), intervals(2, 9)
+    rested, state = layer.prefill(u[:, :0], dt=dt[:, :0])
+    assert rested.shape == (2, 0, 3)
+    first, state = layer.prefill(u[:, :1], state, dt=dt[:, :1])
+    monkeypatch.setattr(sampling, "_STEPS", 3)  # several pieces
+    second, state = layer.prefill(u[:, 1:8], state, dt=dt[:, 1:8])
+    with torch.no_grad():
+        last, _ = layer.step(u[:, 8], state, dt=dt[:, 8])
+    y, _ = by_steps(layer, u, rounded.systems_at(layer, dt, [1, 3, 3, 1, 1]))
+    assert within(torch.cat([first, second, last[:, None]], 1), y, 2 * allowed(layer, u, dt)[0])
+
+
+def test_states_of_full_matrices_go_from_one_interval_to_many(make_layer, make_signal, allowed, rounded, in_double):
+    layer, u, dt = make_layer("dense"), make_signal(2, 9).double(), torch.ones(2, 4)
+    first, state = layer.prefill(u[:, :5])
+    second, _ = layer.prefill(u[:, 5:], state, dt=dt)
+    with torch.no_grad():
+        system = layer.system().to_numpy()
+    y, _ = by_steps(layer, u, [[system] * 5 + systems for systems in rounded.systems_at(layer, dt)])
+    assert within(torch.cat([first, second], 1), y, 2 * allowed(layer, u, torch.ones(2, 9))[0])
+
+
+def test_gradients_reach_the_intervals_of_full_matrices(make_layer, make_signal, monkeypatch, in_double):
+    monkeypatch.setattr(sampling, "_STEPS", 2)  # several pieces
+    layer = make_layer("dense", "liquid", n_channels=2, n_state=4)
+    u, dt = make_signal(1, 5, 2).double().requires_grad_(), intervals(1, 5).requires_grad_()
+    state = torch.randn(1, 2, 4, dtype=torch.complex128, requires_grad=True)
+    parameters = tuple(layer.parameters())
+
+    def run(u, dt, state, *_):
+        return layer(u, dt=dt, state=state)
+
+    assert torch.autograd.gradcheck(run, (u, dt, state, *parameters))
