@@ -165,15 +165,15 @@ class ContinuousParameters(nn.Module):
             rate: factor of every step size; a tensor puts its shape in front, one discretisation per entry.
             split: as real and imaginary parts apart; not for `zoh` of a `dplr` system, a full matrix.
         """
+        if self.sizes(method).structure == "dense":
+            eigenvalues, inputs, factors = self.joined()
+            return full_exponential(eigenvalues, factors, inputs, self.step_sizes(rate))
         Lambda, B, P = self.Lambda(), self._split(self.B), self._split(self.P)
         parts: tuple[Number, ...] = (Lambda, B) if P is None else (Lambda, B, P)
         if not split:
             parts = tuple(map(join, parts))
         steps = self.step_sizes(rate)
         if len(parts) == 3:
-            if method == "zoh":
-                Lambda, B, P = self.joined()
-                return full_exponential(Lambda, P, B, steps)
             return discretize_dplr(method, parts[0], parts[2], parts[1], steps)
         return discretize_diagonal(method, parts[0], parts[1], steps)
 

@@ -203,7 +203,7 @@ def test_step_follows_a_change_of_max_gain(exact: Any) -> None:
     assert not np.all(np.abs(y.numpy() - value[:, 0]) <= bound[:, 0])
 
 
-@pytest.mark.parametrize("structure", ["diagonal", "dplr", "mimo"])
+@pytest.mark.parametrize("structure", STRUCTURES)
 def test_per_step_intervals_are_clamped_by_their_own_limits(structure: str) -> None:
     layer = layer_of(max_gain=1.02, **STRUCTURES[structure])
     u, dt = normal(2, 10, 3) * 3, torch.rand(2, 10, generator=torch.Generator().manual_seed(1)) + 0.5
