@@ -28,6 +28,7 @@ from ._tensors import on_tensors
 Tensor = Any  # torch is imported when the first method computes
 
 OLDEST = (2, 4)
+_KERNELS = ("diagonal", "dplr")
 _SINGLE_INPUT = ("diagonal", "dplr", "dense")
 _ALL = (*_SINGLE_INPUT, "mimo")
 
@@ -43,7 +44,8 @@ class TorchBackend(Backend):
     Args:
         split: complex numbers are kept as two real tensors, for compilers, export formats and devices without complex
             numbers: none is formed but from a complex parameter or state that is given and for a state that is
-            returned.  There is no FFT then, so the linear term is a recurrence.
+            returned.  There is no FFT then, so the linear term is a recurrence, and so are kernels of dplr and dense
+            systems, the latter of which are computed with it only.
         chunk_steps: steps whose states are kept at once; None for at most 64, and at most 2²⁰ numbers.
 
     Raises:
@@ -60,7 +62,7 @@ class TorchBackend(Backend):
     install = "pip install 'liquid-ssm[torch]'"
     capabilities = Capabilities(
         primitives={
-            "kernel": _SINGLE_INPUT,
+            "kernel": _KERNELS,
             "convolve": (),
             "scan": _ALL,
             "cascade": _ALL,
@@ -86,8 +88,14 @@ class TorchBackend(Backend):
         self.split = split
         self.chunk_steps = None if chunk_steps is None else at_least("chunk_steps", chunk_steps, 1)
         if split:
-            arithmetic = replace(self.arithmetic, fft_gradients=False)
-            self.__dict__.update(name="torch-split-real", linear_method="recurrence", arithmetic=arithmetic)
+            self.__dict__.update(
+                name="torch-split-real",
+                linear_method="recurrence",
+                arithmetic=replace(self.arithmetic, fft_gradients=False),
+                capabilities=replace(
+                    self.capabilities, primitives={**self.capabilities.primitives, "kernel": _SINGLE_INPUT}
+                ),
+            )
 
     def warm_up_seconds(self) -> float:
         """Importing torch takes some seconds."""
@@ -109,7 +117,7 @@ class TorchBackend(Backend):
         # Elsewhere running sums are doubled (`eager.sliding`).
         usual = self.arithmetic if problem.device == "cpu" else replace(self.arithmetic, correlations="sums")
         if self.split and problem.structure in ("dplr", "dense"):
-            usual = replace(usual, kernels="recurrence")
+            usual = replace(usual, kernels="recurrence", kernel_dtype=None)
         if problem.gradient:
             return usual
         spec = problem.spec
@@ -131,13 +139,13 @@ class TorchBackend(Backend):
     def kernel(self, system: System, length: int, power: int = 1) -> Tensor:
         """K_i = weight · Re(C Āⁱ B̄^{∘power}), i = 0 … length - 1, (H, length).
 
-        Accuracy: in float64, rounded once to the system's precision: diagonal and dense systems from tables of powers,
-        dplr ones by Cauchy sums; the latter two with `split` as the recurrence's answer to an impulse
+        Accuracy: diagonal systems from tables of powers in float64, rounded once to the system's precision; dplr ones
+        in float64 by Cauchy sums; dplr and dense ones with `split` as the recurrence's answer to an impulse
         (docs/bounds-kernels.md).
 
         References: Eq. 5, Eq. 14, Algorithm 1.
         """
-        self._require(system, "kernel", _SINGLE_INPUT)
+        self._require(system, "kernel", self.capabilities.primitives["kernel"])
         length, power = at_least("length", length, 0), at_least("power", power, 1)
         run = self._operations
 
@@ -154,7 +162,7 @@ class TorchBackend(Backend):
         """Gradients of the system's parameters from the cotangent (H, length) of the kernel."""
         from .eager.arguments import optional
 
-        self._require(system, "kernel", _SINGLE_INPUT)
+        self._require(system, "kernel", self.capabilities.primitives["kernel"])
         length, power = at_least("length", length, 0), at_least("power", power, 1)
         grad = optional("grad", grad, (system.n_channels, length), system.dtype, system.C)
         found: dict[str, Tensor] = self._operations.kernel_vjp(system, _values(system), length, power, grad)

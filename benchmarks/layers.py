@@ -1,6 +1,7 @@
 """What layers cost: a training step of a whole model by the selected backend and by KeOps kernels with torch's FFT.
 
-The exact liquid model, which has no kernel, is timed beside each by the selected backend.
+Beside each, the exact liquid model, which has no kernel, by the selected backend, and the model without its layers: the
+norms, gates and linear maps that every way has.
 
 Run: python benchmarks/layers.py --json PATH
 """
@@ -25,6 +26,20 @@ TRAINED = ("s4_legs", "liquid_s4_kb", "liquid_s4_pb", "s4d_lin")
 STEPPED = ("liquid_s4", "liquid_s4_kb", "liquid_s4_pb", "liquid_s4_truncated", "s4d_lin")
 
 
+NOTHING = "without layers"
+
+
+class Nothing(torch.nn.Module):
+    """In the place of a layer."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.n_channels = n_channels
+
+    def forward(self, u: torch.Tensor, **options: object) -> torch.Tensor:
+        return u
+
+
 def quartiles(seconds: list[float]) -> dict[str, float]:
     low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
     return {"seconds": middle, "seconds_low": low, "seconds_high": high}
@@ -39,7 +54,7 @@ def training_step(name: str, backend: str) -> Callable[[], None]:
         n_layers=LAYERS,
         n_channels=CHANNELS,
         pooling="mean",
-        layer=lambda features: MODELS[name](features, STATES, backend=backend),
+        layer=Nothing if name == NOTHING else lambda features: MODELS[name](features, STATES, backend=backend),
     )
     u, labels = torch.randn(BATCH, LENGTH, 1), torch.randint(10, (BATCH,))
 
@@ -51,12 +66,13 @@ def training_step(name: str, backend: str) -> Callable[[], None]:
 
 
 def training(name: str, runs: int, baseline: str = "keops") -> list[dict[str, object]]:
-    """Rows of one model: the selected backend, the baseline and the exact liquid model take turns."""
+    """Rows of one model: the selected backend, the baseline, the exact liquid model and none take turns."""
     exact = "liquid_s4" if MODELS[name].options["init"] == "legs" else "linear_ltc"
     ways = {
         (name, "auto"): training_step(name, "auto"),
         (name, baseline): training_step(name, baseline),
         (exact, "auto"): training_step(exact, "auto"),
+        (NOTHING, ""): training_step(NOTHING, ""),
     }
     taken: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
     for run in range(runs + 1):
@@ -98,7 +114,7 @@ def main() -> None:
     trained = []
     for name in TRAINED:
         trained += training(name, given.runs)
-        print(*trained[-3:], sep="\n")
+        print(*trained[-4:], sep="\n")
     size = {
         "batch": BATCH,
         "length": LENGTH,

@@ -181,11 +181,25 @@ def _dense(continuous: ContinuousSystem, method: str) -> DenseSystem:
     return DenseSystem(both[..., :-1], both[..., -1], C)
 
 
+def require_accurate_exponential(size: float, n_state: int) -> None:
+    """Raise a `ParameterError` where the exponential of an N × N matrix of this norm would be off by more than 2⁻²⁴.
+
+    By the estimate 10 N (1 + ‖z‖) u (docs/bounds-discretisation.md): modes that decay fast make the others wrong.
+    """
+    limit = 2.0**29 / (10 * max(1, n_state))
+    if size > limit:
+        raise ParameterError(
+            f"zoh of a full matrix: ‖dt·A‖ is {size:.3g}, and beyond {limit:.3g} float64 leaves its exponential fewer "
+            "than 24 bits. Scale dt, rate or the fastest decay down, or use discretization='bilinear'."
+        )
+
+
 def _exponentials(z: Array, B: Array) -> Array:
     """[e^z, φ₁(z) B], (H, N, N+1): the first N rows of the exponential of [[z, B], [0, 0]]."""
     from scipy.linalg import expm
 
     H, N = B.shape
+    require_accurate_exponential(float(np.abs(z).sum(axis=1).max(initial=0.0)), N)
     size, drive = np.abs(z).max(axis=(1, 2), initial=0.0), np.abs(B).max(axis=1, initial=0.0)
     # B enters linearly; a power of two brings it to the size of z, so that it costs no extra squarings.
     ratio = np.divide(drive, size, out=np.ones(H), where=(drive > 0) & (size > 0))

@@ -20,7 +20,6 @@ from . import convolution, correlations
 from .cascade import Chain, Truncated
 from .cauchy import dplr_kernel
 from .chunked import best_chunk, chunked_scan
-from .matrix_powers import dense_kernel
 from .memory import BACKWARD_TEMPORARIES, FORWARD_TEMPORARIES, bytes_per_step, explained
 from .model import Model, as_number
 from .pieces import piece_steps, scan_in_pieces
@@ -52,8 +51,6 @@ class Operations:
         with _without_autocast(model.real):
             if model.structure == "diagonal":
                 return diagonal_kernel(**model.parameters, length=length, power=power, weight=model.weight)
-            if not self.split and model.structure == "dense":
-                return dense_kernel(**model.parameters, length=length, power=power)
             if not self.split:
                 pairs = model.conjugate_pairs
                 return dplr_kernel(**model.parameters, length=length, power=power, conjugate_pairs=pairs)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 
 from ..complex_numbers import Number, Split, conj, each_part, join, plus, times
+from ..discretize import require_accurate_exponential
 from ..errors import ParameterError
+from ..tensors import has_numbers
 
 METHODS = ("euler", "bilinear", "zoh")
 # Of the liquid system itself, with no Ā and B̄ that hold for every input: `liquid_ssm.integrators`.
@@ -60,6 +62,8 @@ def discretize_dplr(method: str, Lambda: Number, P: Number, B: Number, dt: torch
     P = P[(slice(None), *(None,) * (max(len(Lambda.shape), dt.ndim) - 2))]
     if method == "euler":
         return Discrete(1 + Lambda * dt, B * dt, P * dt, P * torch.ones_like(dt))
+    if method != "bilinear":
+        raise ParameterError(f"discretization {method!r} has no low-rank factors; allowed: euler, bilinear.")
     h = dt / 2
     m = times(Lambda, h)
     inverse = 1 / (1 - m)
@@ -110,9 +114,15 @@ def full_exponential(Lambda: torch.Tensor, P: torch.Tensor, B: torch.Tensor, dt:
         Lambda, B: (H, M) complex.
         P: (R, H, M).
         dt: (..., H, 1).
+
+    Raises:
+        ParameterError: the exponential would have lost more than float32 resolves.
     """
     Lambda, P, B = (torch.cat([v, v.conj()], -1) for v in (Lambda, P, B))
     z = torch.diag_embed(Lambda) - torch.einsum("rhn,rhm->hnm", P, P.conj())
+    if has_numbers(z) and has_numbers(dt):
+        size = torch.linalg.matrix_norm(z.detach(), 1)[:, None] * dt.detach()
+        require_accurate_exponential(float(size.amax()) if size.numel() else 0.0, z.shape[-1])
     augmented = torch.cat([z, B[..., None]], -1) * dt[..., None]
     # The first N rows of the exponential of [[z, B], [0, 0]].
     both = torch.linalg.matrix_exp(torch.nn.functional.pad(augmented, (0, 0, 0, 1)))[..., :-1, :]

@@ -166,6 +166,8 @@ class ContinuousParameters(nn.Module):
             split: as real and imaginary parts apart; not for `zoh` of a `dplr` system, a full matrix.
         """
         if self.sizes(method).structure == "dense":
+            if split:
+                raise ParameterError("zoh of a dplr system is the exponential of a complex matrix; leave split=False.")
             eigenvalues, inputs, factors = self.joined()
             return full_exponential(eigenvalues, factors, inputs, self.step_sizes(rate))
         Lambda, B, P = self.Lambda(), self._split(self.B), self._split(self.P)

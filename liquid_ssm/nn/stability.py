@@ -104,8 +104,8 @@ def sampled_limit(layer: SSMLayer, dt: torch.Tensor) -> torch.Tensor:
     parameters: ContinuousParameters = layer.continuous
     if layer.structure == "dplr" and not contracts_always(layer):
         raise ParameterError(
-            "max_gain with dt of a dplr layer needs a transition that contracts; use discretization='bilinear', not "
-            f"{layer.discretization!r}."
+            "max_gain with dt of a dplr layer needs a transition that contracts; use discretization='bilinear' or "
+            f"'zoh', not {layer.discretization!r}."
         )
     bound, shared = layer.max_gain or 0.0, layer.structure == "mimo"
     exact = layer.discretization == BILINEAR_EXACT

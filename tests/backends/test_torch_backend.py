@@ -17,6 +17,7 @@ from liquid_ssm.backends.torch_backend import TorchBackend, split_real
 from liquid_ssm.errors import BackendRejected, DTypeError, ParameterError, ShapeError
 from liquid_ssm.modes import scalar_inputs_only
 from liquid_ssm.problem import ModeSpec, Problem
+from liquid_ssm.systems import DenseSystem, DPLRSystem
 from liquid_ssm.testing.example import Example
 from liquid_ssm.testing.strategies import FORMS, random_system
 from liquid_ssm.testing.subject import Subject, require_exact
@@ -94,13 +95,11 @@ def test_devices_of_any_name_are_taken_and_half_precision_is_not(backend):
     assert backend.reject(problem(dtype="bfloat16")).reason == "dtype"
 
 
-@pytest.mark.parametrize("name", ["torch", "torch-split-real"])
 @pytest.mark.parametrize("mode", ["kb", "pb"])
-def test_modes_that_need_kernels_take_dense_systems(mode, name):
+def test_modes_that_need_kernels_of_dense_systems_are_taken_without_transforms_only(mode):
     windowed = Problem(ModeSpec(mode, 3, "adjacent", 5), "dense", 1, 2, 3, 9, "float32")
-    assert BACKENDS[name].reject(windowed) is None
-    # Without tables where there are no complex numbers.
-    assert BACKENDS[name].arithmetic_for(windowed).kernels == ("tables" if name == "torch" else "recurrence")
+    assert BACKENDS["torch"].reject(windowed).reason == "structure"
+    assert BACKENDS["torch-split-real"].reject(windowed) is None
 
 
 # --- how it rounds -----------------------------------------------------------------------------------------
@@ -161,6 +160,19 @@ def test_every_mode_is_within_its_bound_of_the_exact_value(backend, structure, s
         return
     if subject.accepts(example):
         require_exact(subject.outputs(example), subject.enclosure(example), subject.bound(example))
+
+
+@pytest.mark.parametrize("structure", ["dplr", "dense"])
+def test_powers_of_an_impulse_are_rounded_as_declared(structure):
+    """C B̄² is small beside its terms, and so the error of B̄² large beside it."""
+    B, C = np.array([[1.1, 1.3]], "float32"), np.array([[1.69, -1.21]], "float32")
+    zero = np.zeros((1, 2, 2), "float32")
+    system = DPLRSystem(zero[0, :1], zero[:, :1], zero[:, :1], B, C, conjugate_pairs=False)
+    if structure == "dense":
+        system = DenseSystem(zero, B, C)
+    u = np.array([[[1000.0, 1.7]]], "float32")
+    example, subject = Example(system, u, ModeSpec("pb", 2, "adjacent")), Subject(BACKENDS["torch-split-real"])
+    require_exact(subject.outputs(example), subject.enclosure(example), subject.bound(example))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -282,7 +294,7 @@ def test_without_complex_numbers_there_are_none_between_entry_and_exit(structure
         backend.cascade(system, u[..., :9], order=2, kind="truncated")
         if structure != "mimo":
             backend.cascade_vjp(system, u[..., :9], None, u[..., :9], None, order=2, kind="chain", window=3)
-        if structure in ("diagonal", "dplr"):
+        if structure != "mimo":
             backend.convolve(backend.kernel(system, 9, 2), u)
             backend.kernel_vjp(system, 9, 2, u[0, :, :9])
     # Only what puts results together or copies what is given: no arithmetic.
@@ -329,8 +341,8 @@ def test_arguments_out_of_their_range_are_refused(backend):
 
 def test_structures_it_does_not_have_are_refused(backend):
     u = inputs(1, 2, 3)
-    with pytest.raises(BackendRejected, match="needs diagonal or dplr or dense for kernel"):
-        backend.kernel(random_system("mimo"), 3)
+    with pytest.raises(BackendRejected, match="needs diagonal or dplr for kernel"):
+        backend.kernel(random_system("dense"), 3)
     with pytest.raises(BackendRejected, match="needs diagonal or dplr or dense for a cascade of kind chain"):
         backend.cascade(random_system("mimo"), u, order=2, kind="chain")
 

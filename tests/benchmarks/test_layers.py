@@ -24,6 +24,7 @@ def test_ways_of_training_take_turns(script):
         ("s4d_lin", "auto"),
         ("s4d_lin", "torch"),
         ("linear_ltc", "auto"),
+        ("without layers", ""),
     ]
     assert all(0 < row["seconds_low"] <= row["seconds"] <= row["seconds_high"] for row in rows)
 

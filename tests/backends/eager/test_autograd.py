@@ -38,7 +38,7 @@ class Case:
         return type(self.system)(**named, conjugate_pairs=self.system.conjugate_pairs)
 
 
-def calls(structure):
+def calls(structure, backend):
     """Every operation on a system, by name, as a function of (backend, system, u, state), and its orders."""
     yield "linear", (), lambda b, s, u, x: b.scan(s, u, x, liquid=False)
     yield "liquid", (), lambda b, s, u, x: b.scan(s, u, x, liquid=True)
@@ -46,13 +46,13 @@ def calls(structure):
     if structure != "mimo":
         yield "chain", (2,), lambda b, s, u, x: b.cascade(s, u, x, order=2, kind="chain")
         yield "window", (), lambda b, s, u, x: b.cascade(s, u, order=2, kind="chain", window=3)[0]
-    if structure in ("diagonal", "dplr"):
+    if structure in backend.capabilities.primitives["kernel"]:
         yield "kernel", (), lambda b, s, u, x: b.convolve(b.kernel(s, 3, 2), u)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_gradients_of_everything_are_those_of_differences(backend, structure):
-    for name, orders, call in calls(structure):
+    for name, orders, call in calls(structure, backend):
         case = Case(structure, *orders)
 
         def of_tensors(u, state, *parameters, call=call, case=case):
@@ -91,7 +91,7 @@ def test_autograd_gives_what_the_vector_jacobian_product_gives(backend, structur
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_outputs_do_not_depend_on_whether_gradients_are_recorded(backend, structure):
     for length in (5, 140):
-        for name, orders, call in calls(structure):
+        for name, orders, call in calls(structure, backend):
             case = Case(structure, *orders, length=length, dtype=torch.float32)
             recorded = call(backend, case.make(case.parameters), case.u, case.state)
             plain = call(backend, case.system, case.u.detach(), case.state.detach())
@@ -151,3 +151,41 @@ def test_without_gradients_the_graph_can_be_exported(backend):
     u = normal(1, 2, 3, dtype=torch.float32)
     program = torch.export.export(Layer(), (u,))
     assert torch.equal(program.module()(u), Layer()(u))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_batching_by_torch_is_refused(backend, gradient):
+    case = Case("dense")
+    system, u = case.make([p.detach() for p in case.parameters]), torch.stack([case.u.detach()] * 3)
+
+    def loss(u):
+        return backend.scan(system, u, None, liquid=True)[0].sum()
+
+    with pytest.raises(BackendRejected, match=r"(?s)scan has no batching rule.*torch\.func\.vmap.*loop over the calls"):
+        torch.func.vmap(torch.func.grad(loss) if gradient else loss)(u)
+    # A batch is that of u.
+    assert loss(u[0]).ndim == 0
+
+
+def test_other_errors_are_not_taken_for_it(backend, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(type(backend._operations), "scan", fail)
+    case = Case("diagonal")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        backend.scan(case.system, case.u.detach(), None, liquid=True)
+
+
+@pytest.mark.parametrize(
+    "derivative", [torch.func.hessian, lambda f: lambda u: torch.func.jvp(torch.func.grad(f), (u,), (u,))]
+)
+def test_a_derivative_of_a_gradient_in_forward_mode_is_refused(backend, derivative):
+    case = Case("diagonal")
+    system = case.make([p.detach() for p in case.parameters])
+
+    def loss(u):
+        return backend.scan(system, u, None, liquid=True)[0].square().sum()
+
+    with pytest.raises(BackendRejected, match=r"(?s)cannot be differentiated twice.*torch\.func\.jvp of grad.*jacfwd"):
+        derivative(loss)(case.u.detach())

@@ -120,6 +120,28 @@ def test_gradients_are_those_of_finite_differences(method):
 
 
 def test_an_unknown_method_is_named():
-    Lambda, B, _ = tensors(ls.initialize("s4d-lin", n_channels=1, n_state=4))
+    Lambda, B, P = tensors(ls.initialize("legs", n_channels=1, n_state=4))
     with pytest.raises(ls.ParameterError, match=r"'rk4'.*euler, bilinear, zoh"):
         discretize_diagonal("rk4", Lambda, B, torch.ones(1, 1, dtype=torch.float64))
+    for method in ("rk4", "zoh"):
+        with pytest.raises(ls.ParameterError, match=rf"'{method}' has no low-rank factors.*euler, bilinear"):
+            discretize_dplr(method, Lambda, P, B, torch.ones(1, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("factors", [(), (2, 3)])
+def test_an_exponential_that_loses_its_slow_modes_is_refused(factors):
+    continuous = ls.initialize("legs", n_channels=2, n_state=8, seed=1)
+    # 10 N (1 + ‖z‖) u is 2^-24 at ‖z‖ = 2^29 / 80.
+    fast = continuous.Lambda.copy()
+    fast[1, 2] = -(2.0**30) / 80 / continuous.dt[1]
+    stiff = ls.ContinuousSystem(fast, continuous.B, continuous.C, continuous.dt, continuous.P)
+    Lambda, B, P = tensors(stiff)
+    dt = torch.tensor(stiff.dt)[:, None] * torch.ones((*factors, 1, 1), dtype=torch.float64)
+    with pytest.raises(ls.ParameterError, match=r"‖dt·A‖ is 1\..*e\+07.*discretization='bilinear'"):
+        full_exponential(Lambda, P, B, dt)
+    with pytest.raises(ls.ParameterError, match=r"‖dt·A‖ is 1\..*e\+07.*discretization='bilinear'"):
+        stiff.discretize("zoh")
+    # Half as fast, the first channel, which is not stiff, is what it was.
+    found = full_exponential(torch.cat([Lambda[:1], Lambda[1:] / 4]), P, B, dt)
+    expected = full_exponential(*(v[..., :1, :] for v in (Lambda, P, B, dt)))
+    assert torch.allclose(found.A_bar[..., :1, :, :], expected.A_bar, rtol=0, atol=100 * 8 * ROUNDING)
