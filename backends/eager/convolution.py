@@ -15,6 +15,8 @@ PIECE_BYTES = 2**28
 
 # Elements of the products that the direct sum forms at once.
 BLOCK_ELEMENTS = 2**24
+# Lags that are worked on at once where it is not known how many numbers these are.
+OPEN_LAGS = 16
 
 
 def fft_convolution(kernel: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -118,7 +120,10 @@ def direct_convolution_vjp(
 
 def _lags(count: int, u: torch.Tensor) -> list[tuple[int, int]]:
     """Ranges of lags whose products with u fit into memory."""
-    step = max(1, min(count, BLOCK_ELEMENTS // max(1, u.numel())))
+    numbers = u.numel()
+    # Where an export leaves a size open, the graph is one for every size.
+    most = OPEN_LAGS if isinstance(numbers, torch.SymInt) else BLOCK_ELEMENTS // max(1, numbers)
+    step = max(1, min(count, most))
     return [(first, min(first + step, count)) for first in range(0, count, step)]
 
 
