@@ -341,7 +341,7 @@ def test_arguments_out_of_their_range_are_refused(backend):
 
 def test_structures_it_does_not_have_are_refused(backend):
     u = inputs(1, 2, 3)
-    with pytest.raises(BackendRejected, match="needs diagonal or dplr.* for kernel"):
+    with pytest.raises(BackendRejected, match=r"needs diagonal or dplr.* for kernel"):
         backend.kernel(random_system("mimo"), 3)
     with pytest.raises(BackendRejected, match="needs diagonal or dplr or dense for a cascade of kind chain"):
         backend.cascade(random_system("mimo"), u, order=2, kind="chain")
