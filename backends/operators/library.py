@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+import numpy as np
 import torch
 
 from liquid_ssm.arrays import is_channels_last
@@ -96,7 +97,8 @@ def operator(
     @wraps(real)
     def without_gradients(*given: Any) -> Any:
         # A backend on tensors may look whether gradients are recorded; here they are by no one but the operator.
-        with torch.no_grad():
+        # What overflows is found in the results, and named.
+        with torch.no_grad(), np.errstate(over="ignore", invalid="ignore"):
             return real(*given)
 
     name = schema.partition("(")[0]

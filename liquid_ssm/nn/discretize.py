@@ -11,10 +11,14 @@ import torch
 
 from ..complex_numbers import Number, Split, conj, each_part, join, plus, times
 from ..discretize import require_accurate_exponential
-from ..errors import ParameterError
+from ..errors import ParameterError, UnstableRecurrence
 from ..tensors import has_numbers
 
 METHODS = ("euler", "bilinear", "zoh")
+DIVERGED = (
+    "Where training led here, load the last finite state_dict, then lower the learning rate (ssm_lr of "
+    "parameter_groups) or clip gradients (torch.nn.utils.clip_grad_norm_)."
+)
 # Of the liquid system itself, with no Ā and B̄ that hold for every input: `liquid_ssm.integrators`.
 ADAMS_BASHFORTH, BILINEAR_EXACT = INTEGRATORS = ("adams-bashforth", "bilinear-exact")
 
@@ -116,17 +120,28 @@ def full_exponential(Lambda: torch.Tensor, P: torch.Tensor, B: torch.Tensor, dt:
         dt: (..., H, 1).
 
     Raises:
-        ParameterError: the exponential would have lost more than float32 resolves.
+        UnstableRecurrence: the exponential would have lost more than float32 resolves.
     """
     Lambda, P, B = (torch.cat([v, v.conj()], -1) for v in (Lambda, P, B))
     z = torch.diag_embed(Lambda) - torch.einsum("rhn,rhm->hnm", P, P.conj())
     if has_numbers(z) and has_numbers(dt):
-        size = torch.linalg.matrix_norm(z.detach(), 1)[:, None] * dt.detach()
-        require_accurate_exponential(float(size.amax()) if size.numel() else 0.0, z.shape[-1])
+        _require_accurate_exponential(torch.linalg.matrix_norm(z.detach(), 1) * dt.detach()[..., 0], z.shape[-1])
     augmented = torch.cat([z, B[..., None]], -1) * dt[..., None]
     # The first N rows of the exponential of [[z, B], [0, 0]].
     both = torch.linalg.matrix_exp(torch.nn.functional.pad(augmented, (0, 0, 0, 1)))[..., :-1, :]
     return Discrete(both[..., :-1], both[..., -1])
+
+
+def _require_accurate_exponential(sizes: torch.Tensor, n_state: int) -> None:
+    """As `liquid_ssm.discretize`, for the norms (..., H) of matrices that training may have made what they are."""
+    if sizes.numel() == 0:
+        return
+    try:
+        require_accurate_exponential(float(sizes.amax()), n_state)
+    except ParameterError as error:
+        raise UnstableRecurrence(
+            f"{error} {DIVERGED}", step=0, channel=int(sizes.argmax()) % sizes.shape[-1], input_bound=None
+        ) from error
 
 
 def _transition_and_gain(method: str, z: Number, dt: torch.Tensor) -> tuple[Number, Number]:

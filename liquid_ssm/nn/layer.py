@@ -26,7 +26,7 @@ from .discretize import ADAMS_BASHFORTH, INTEGRATORS, METHODS
 from .latest import Latest
 from .multistep import MultistepState, scan_by_steps, starting_state
 from .padding import mask, require_padding, run_padded
-from .parameters import PARTS, ContinuousParameters, require_finite_parameters
+from .parameters import PARTS, ContinuousParameters, require_finite_parameters, require_finite_system
 from .sampled_compiled import BACKEND as COMPILED
 from .sampled_compiled import has_kernels
 from .sampled_correlations import require_one_interval
@@ -311,6 +311,8 @@ class SSMLayer(nn.Module):
             except LiquidSSMError as error:
                 require_one_interval(state)
                 require_finite_parameters(self, error)
+                if isinstance(error, ParameterError):
+                    require_finite_system(self, rate, error)
                 raise
             if found is not None:
                 return found
@@ -354,6 +356,8 @@ class SSMLayer(nn.Module):
             return self._directions(x, state, rate, dt, return_state)
         except LiquidSSMError as error:
             require_finite_parameters(self, error)
+            if dt is None and isinstance(error, ParameterError):
+                require_finite_system(self, rate, error)
             raise
 
     def _directions(

@@ -16,6 +16,7 @@ from ..errors import ParameterError, ShapeError, UnstableRecurrence, unknown_nam
 from ..systems import Array, DenseSystem, DiagonalSystem, DPLRSystem, MIMOSystem, System
 from ..tensors import has_numbers
 from .discretize import (
+    DIVERGED,
     INTEGRATORS,
     METHODS,
     Discrete,
@@ -189,6 +190,7 @@ class ContinuousParameters(nn.Module):
 
         Raises:
             ShapeError, ParameterError: an unknown method, or a rate that is no positive number.
+            UnstableRecurrence: `zoh` of a `dplr` system whose exponential would have lost its slow modes.
         """
         if method in INTEGRATORS:
             raise ParameterError(
@@ -301,6 +303,40 @@ def require_finite_parameters(layer: Any, cause: Exception | None = None) -> Non
         channel=int(where.nonzero()[0, axis]) if owned else 0,
         input_bound=None,
     ) from cause
+
+
+@torch.no_grad()
+def require_finite_system(layer: Any, rate: float | torch.Tensor, cause: Exception) -> None:
+    """Raise an `UnstableRecurrence` where Ā, B̄ or a power of B̄ that the mode takes leaves the range of the dtype.
+
+    Args:
+        layer: an `SSMLayer`, whose parameters are finite.
+        cause: what was raised because of that.
+    """
+    continuous, spec = layer.continuous, layer.spec
+    if layer.integrates or not has_numbers(continuous.log_dt):
+        return
+    require_rate(rate)
+    at = continuous.discretize(layer.discretization, rate)
+    kind = continuous.output_vectors().dtype
+    parts = {name: part.to(kind) for name, part in at._asdict().items() if part is not None}
+    if spec.mode in ("kb", "pb"):
+        for p in range(2, spec.order + 1):
+            parts[f"B_bar to the power {p}"] = parts["B_bar"] ** p
+    shared = continuous.structure == "mimo"
+    for name, part in parts.items():
+        bad = (~torch.isfinite(part)).nonzero()
+        if not len(bad):
+            continue
+        axis = 1 if name in ("P_bar", "Q_bar") or (shared and name == "B_bar") else 0
+        raise UnstableRecurrence(
+            f"{name} leaves the range of {continuous.dtype} in the discrete system ({len(bad)} of {part.numel()} "
+            f"numbers); scale B, dt or rate down. {DIVERGED}",
+            step=0,
+            # Ā of one state for all channels belongs to none of them.
+            channel=0 if shared and name == "A_bar" else int(bad[0, axis]),
+            input_bound=None,
+        ) from cause
 
 
 def _pairs(array: Array) -> torch.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..continuous import ContinuousSystem
-from ..errors import DTypeError, ParameterError, ShapeError, unknown_name
+from ..errors import DTypeError, ParameterError, ShapeError, require_whole, unknown_name
 from .layer import SSMLayer
 from .state_files import read_state_dict
 
@@ -164,23 +164,34 @@ def _one_layer(
 ) -> dict[str, torch.Tensor]:
     """The arrays of the layer under their last names, after all that is there has been accounted for."""
     arrays: dict[str, torch.Tensor] = {}
-    unknown, passed = [], set()
+    unknown: list[str] = []
+    passed: set[str] = set()
+    needed: set[str] = set()
     for full in source:
+        if not isinstance(full, str):
+            raise ParameterError(f"source has the name {full!r}; arrays go by names, as in a state_dict.")
         if not full.startswith(prefix):
             continue
         name = full[len(prefix) :]
         last = name.removeprefix("kernel.").removeprefix("kernel.")
         kernel, known = last in _KERNEL, last in _KERNEL or name == "D"
         matching = {entry for entry in ignore if name == entry or name.startswith(f"{entry}.")}
-        passed |= matching
-        if matching and not kernel:
-            continue
+        if kernel:
+            needed |= matching
+        else:
+            passed |= matching
+            if matching:
+                continue
         if not known:
             unknown.append(name)
         elif last in arrays:
             raise ParameterError(f"{last} is there twice under prefix {prefix!r}; make the prefix longer.")
         else:
             arrays[last] = _tensor(full, source[full])
+    if "C" not in arrays and arrays.keys() - {"D"}:
+        raise ParameterError(
+            f"C is missing under prefix {prefix!r}, beside {', '.join(sorted(arrays))}; take the file as it was saved."
+        )
     if "C" not in arrays:
         raise ParameterError(f"no kernel under prefix {prefix!r}: C is missing. {_where(source)}")
     if unknown:
@@ -190,6 +201,8 @@ def _one_layer(
             "ignore=('output_linear',)."
         )
     for entry in ignore:
+        if entry in needed - passed:
+            raise ParameterError(f"ignore has {entry!r}, but the kernel consists of these arrays; leave it out.")
         if entry not in passed:
             raise ParameterError(f"ignore has {entry!r}, which nothing under prefix {prefix!r} is called.")
     if feedthrough and "D" not in arrays:
@@ -211,6 +224,8 @@ def _tensor(name: str, value: Any) -> torch.Tensor:
         tensor = torch.view_as_real(tensor.resolve_conj())
     if not tensor.is_floating_point() and name.rpartition(".")[2] not in _LENGTHS:
         raise DTypeError(f"{name} has dtype {tensor.dtype}; parameters are floating point. Check the file.")
+    if name.rpartition(".")[2] not in _LENGTHS and not bool(torch.isfinite(tensor).all()):
+        raise ParameterError(f"{name} holds NaN or infinite values; take a file from before training diverged.")
     return tensor
 
 
@@ -386,16 +401,15 @@ def _length(given: int | None, arrays: Mapping[str, torch.Tensor]) -> int:
     found = None
     if there:
         buffer = arrays[there[0]]
-        if buffer.numel() != 1 or buffer.item() < 0 or buffer.item() != int(buffer.item()):
+        if buffer.numel() != 1 or not (0 <= buffer.item() < math.inf) or buffer.item() != int(buffer.item()):
             raise ParameterError(f"{there[0]} is {buffer.tolist()}; a kernel length is one whole number, at least 0.")
         found = int(buffer.item())
     elif "omega" in arrays:
         found = _length_of_nodes(arrays["omega"])
-    if given is not None and (given < 0 or found not in (None, given)):
-        raise ParameterError(
-            f"kernel_length is {given}, "
-            + ("but at least 0 is needed." if given < 0 else f"but the arrays say {found}; leave it out.")
-        )
+    if given is not None:
+        require_whole("kernel_length", given, 0)
+        if found not in (None, given):
+            raise ParameterError(f"kernel_length is {given}, but the arrays say {found}; leave it out.")
     if given is None and found is None:
         raise ParameterError(
             f"the kernel length is missing ({', '.join(_LENGTHS)} or omega): without it the length correction in C "
@@ -432,6 +446,4 @@ def _without_length_correction(system: ContinuousSystem, C_tilde: torch.Tensor, 
 def _feedthrough(D: torch.Tensor, H: int) -> torch.Tensor:
     if tuple(D.shape) not in ((H,), (1, H)):
         raise ShapeError(f"D has shape {tuple(D.shape)}; with C for {H} channels it is ({H},) or (1, {H}).")
-    if not torch.isfinite(D).all():
-        raise ParameterError("D holds values that are not finite; check the file.")
     return D.reshape(H)

@@ -137,8 +137,9 @@ def test_an_exponential_that_loses_its_slow_modes_is_refused(factors):
     stiff = ls.ContinuousSystem(fast, continuous.B, continuous.C, continuous.dt, continuous.P)
     Lambda, B, P = tensors(stiff)
     dt = torch.tensor(stiff.dt)[:, None] * torch.ones((*factors, 1, 1), dtype=torch.float64)
-    with pytest.raises(ls.ParameterError, match=r"‖dt·A‖ is 1\..*e\+07.*discretization='bilinear'"):
+    with pytest.raises(ls.UnstableRecurrence, match=r"‖dt·A‖ is 1\..*e\+07.*discretization='bilinear'") as caught:
         full_exponential(Lambda, P, B, dt)
+    assert caught.value.channel == 1
     with pytest.raises(ls.ParameterError, match=r"‖dt·A‖ is 1\..*e\+07.*discretization='bilinear'"):
         stiff.discretize("zoh")
     # Half as fast, the first channel, which is not stiff, is what it was.

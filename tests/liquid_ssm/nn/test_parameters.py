@@ -121,3 +121,60 @@ def test_systems_that_are_not_half_spectra_are_refused():
         ContinuousParameters(both)
     with pytest.raises(ls.ParameterError, match="'adams-bashforth'"):
         ContinuousParameters(ls.initialize("s5", n_channels=2, n_state=4)).system("adams-bashforth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "values", "message"),
+    [
+        ({"discretization": "euler"}, {"log_dt": 30.0, "log_decay": 70.0}, "A_bar leaves the range of torch.float32"),
+        ({"discretization": "euler", "init": "legs"}, {"log_dt": 30.0, "log_decay": 70.0}, "A_bar leaves the range"),
+        ({"init": "s5", "discretization": "euler"}, {"log_dt": 50.0, "B": 1e30}, "B_bar leaves the range"),
+        ({"mode": "kb", "order": 3, "window": 4}, {"B": 1e20, "log_dt": 0.0}, "B_bar to the power 2 leaves the range"),
+        ({"init": "legs", "discretization": "zoh"}, {"log_decay": 50.0}, r"‖dt·A‖ is .*discretization='bilinear'"),
+    ],
+)
+def test_a_discrete_system_out_of_range_is_named(changes, values, message):
+    """Its parameters are finite."""
+    layer = SSMLayer(2, 4, backend="first", **changes)
+    with torch.no_grad():
+        for name, value in values.items():
+            getattr(layer.continuous, name).fill_(value)
+    u = torch.ones(1, 3, 2)
+    for call in (lambda: layer(u), lambda: layer.step(u[:, 0])):
+        with pytest.raises(ls.UnstableRecurrence, match=message + ".*lower the learning rate"):
+            call()
+        with torch.no_grad(), pytest.raises(ls.UnstableRecurrence, match=message + ".*lower the learning rate"):
+            call()
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e6, 1e12])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"init": "legs", "mode": "s4"},
+        {"init": "legs", "mode": "liquid"},
+        {"init": "legs", "mode": "kb", "window": 4},
+        {"init": "legs", "mode": "kb", "correlations": "adjacent"},
+        {"init": "legs", "discretization": "zoh"},
+        {"init": "s5", "mode": "liquid"},
+        {"mode": "s4"},
+        {"mode": "kb", "window": 4},
+        {"mode": "pb"},
+        {"mode": "truncated"},
+        {"discretization": "euler"},
+    ],
+)
+def test_training_that_diverges_ends_in_one_error(options, rate):
+    """Without warnings of what overflows on the way, which the suite takes for errors."""
+    layer = SSMLayer(3, 6, backend="first", seed=1, **options)
+    u = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=rate)
+
+    def train():
+        for _ in range(40):
+            optimizer.zero_grad()
+            (layer(u) - 1).square().mean().backward()
+            optimizer.step()
+
+    with pytest.raises(ls.UnstableRecurrence):
+        train()
